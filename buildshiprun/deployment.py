@@ -1,0 +1,177 @@
+"""What is deployed for a shipment, and whether it may be. Pure.
+
+A deployment is the JSON that the gateway takes:
+https://github.com/openfaas/faas/blob/master/api-docs/spec.openapi.yml (FunctionDeployment).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+from .sdk import naming
+from .sdk.errors import Refused
+from .sdk.gateway import Status
+from .sdk.messages import Shipment
+from .sdk.settings import Settings
+
+Spec = dict[str, Any]
+
+PREFIX = "com.openfaas.cloud."
+DIGEST = PREFIX + "digest"
+CONFIG = PREFIX + "config"
+NONCE = PREFIX + "nonce"
+SPEC = PREFIX + "spec"
+LAST_READY = PREFIX + "last-ready"
+
+# faasd keeps annotations as containerd labels: key and value together at most 4,096 bytes.
+ANNOTATION_BYTES = 4_000
+
+# What may differ between two deployments of one and the same version: where it came from, not what it is.
+_VOLATILE = frozenset({PREFIX + "git-sha", PREFIX + "git-deploytime", PREFIX + "template"})
+
+
+def wanted(shipment: Shipment, settings: Settings, *, now: int) -> Spec:
+    """The deployment of a shipment; its image and nonce are yet to come."""
+    function, repository = shipment.function, shipment.repository
+    owner = repository.owner
+    memory = function.limits.memory or f"{settings.function_memory_limit_mb}Mi"
+    spec: Spec = {
+        "service": naming.service_name(owner.login, function.name),
+        "envProcess": function.fprocess,
+        "envVars": dict(function.environment),
+        "secrets": [naming.user_secret(shipment.scm, owner.id, name) for name in function.secrets],
+        "labels": {**function.labels, **_labels(shipment, settings, now)},
+        "annotations": {**function.annotations, **_annotations(shipment)},
+        "limits": {
+            "memory": memory,
+            "cpu": function.limits.cpu or f"{settings.function_cpu_limit_milli}m",
+        },
+        "requests": {
+            "memory": function.requests.memory or memory,
+            "cpu": function.requests.cpu or f"{settings.function_cpu_requests_milli}m",
+        },
+        "readOnlyRootFilesystem": settings.readonly_root_filesystem or function.readonly_root_filesystem,
+    }
+    spec["annotations"][CONFIG] = _config_digest(spec)
+    return spec
+
+
+def complete(spec: Spec, image: str, nonce: str, last_ready: Spec | None) -> Spec:
+    """`spec` as it is sent: with its image, this attempt's nonce, and itself for a later rollback."""
+    whole = {**spec, "image": image, "annotations": {**spec["annotations"], NONCE: nonce}}
+    for name, kept in ((SPEC, {**spec, "image": image}), (LAST_READY, last_ready)):
+        packed = pack(kept) if kept else ""
+        if packed and len(packed) <= ANNOTATION_BYTES:
+            whole["annotations"][name] = packed
+    return whole
+
+
+def check_owner(current: Status | None, shipment: Shipment) -> None:
+    """Raise `Refused` unless the function is new, this repository's, or one that it takes over.
+
+    A repository that was deleted and made again has another id, but the same owner id and name.
+    """
+    if current is None:
+        return
+    labels = current.labels or {}
+    if f"{PREFIX}git-cloud" not in labels:
+        raise Refused(f"{current.name} is there and is not the cloud's: rename the function")
+    repository = shipment.repository
+    same_scm = labels.get(f"{PREFIX}git-scm") == shipment.scm
+    same_repo = labels.get(f"{PREFIX}git-repo-id") == str(repository.id)
+    made_again = labels.get(f"{PREFIX}git-owner-id") == str(repository.owner.id) and labels.get(
+        f"{PREFIX}git-repo"
+    ) == naming.label_value(repository.name)
+    if not (same_scm and (same_repo or made_again)):
+        private = labels.get(f"{PREFIX}git-private") == "1"
+        repo = "a private repository" if private else labels.get(f"{PREFIX}git-repo", "?")
+        theirs = f"{labels.get(f'{PREFIX}git-owner', '?')}/{repo}"
+        raise Refused(
+            f"{current.name} belongs to {theirs}; {repository.full_name} can't have a function of "
+            "that name: rename it"
+        )
+
+
+def is_unchanged(current: Status | None, spec: Spec) -> bool:
+    """Whether the same context with the same configuration is deployed, and ready."""
+    if current is None or current.failure or not current.available_replicas:
+        return False
+    there = current.annotations or {}
+    return all(there.get(name) == spec["annotations"][name] for name in (DIGEST, CONFIG))
+
+
+def nonce_of(status: Status | None) -> str:
+    return (status.annotations or {}).get(NONCE, "") if status else ""
+
+
+def last_ready(current: Status | None) -> Spec | None:
+    """The deployment to go back to: the current one if it is ready, else the one that it replaced."""
+    if current is None:
+        return None
+    kept = current.annotations or {}
+    name = SPEC if current.available_replicas and not current.failure else LAST_READY
+    return unpack(kept[name]) if name in kept else None
+
+
+def pack(spec: Spec) -> str:
+    return base64.b64encode(zlib.compress(_canonical(spec), 9)).decode()
+
+
+def unpack(text: str) -> Spec | None:
+    try:
+        return dict(json.loads(zlib.decompress(base64.b64decode(text))))
+    except (ValueError, TypeError, zlib.error):
+        return None
+
+
+def _labels(shipment: Shipment, settings: Settings, now: int) -> Mapping[str, str]:
+    repository = shipment.repository
+    service = naming.service_name(repository.owner.login, shipment.function.name)
+    git = {
+        "git-cloud": "1",
+        "git-scm": shipment.scm,
+        "git-owner": naming.label_value(repository.owner.login),
+        "git-owner-id": str(repository.owner.id),
+        "git-repo": naming.label_value(repository.name),
+        "git-repo-id": str(repository.id),
+        "git-branch": naming.label_value(shipment.branch),
+        "git-sha": shipment.sha,
+        "git-private": "1" if repository.private else "0",
+        "git-deploytime": str(now),
+    }
+    return {
+        "faas_function": service,
+        "app": service,
+        "com.openfaas.scale.min": str(settings.scaling_min_limit),
+        "com.openfaas.scale.max": str(settings.scaling_max_limit),
+        "com.openfaas.scale.factor": str(settings.scaling_factor),
+        "com.openfaas.scale.zero": "true",
+        **{PREFIX + name: value for name, value in git.items()},
+    }
+
+
+def _annotations(shipment: Shipment) -> Mapping[str, str]:
+    template = shipment.template
+    return {
+        f"{PREFIX}git-repo-url": shipment.repository.html_url,
+        f"{PREFIX}git-ref": shipment.ref,
+        f"{PREFIX}template": f"{template.source}@{template.commit}" if template.commit else template.source,
+        DIGEST: shipment.digest,
+    }
+
+
+def _config_digest(spec: Spec) -> str:
+    lasting = {
+        part: {key: text for key, text in spec[part].items() if key not in _VOLATILE}
+        for part in ("labels", "annotations")
+    }
+    return hashlib.sha256(_canonical({**spec, **lasting})).hexdigest()
+
+
+def _canonical(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()

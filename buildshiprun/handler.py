@@ -1,0 +1,88 @@
+"""buildshiprun: builds a function's image, deploys it by digest, and waits until it is ready."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from dataclasses import asdict
+from typing import Any
+
+from . import ship
+from .sdk import messages, naming, secrets, signature
+from .sdk.builder import Builder
+from .sdk.context import CLOUD_ENTRY, read_entry
+from .sdk.edge import Answer, Event, answer, function
+from .sdk.errors import Malformed, Upstream
+from .sdk.gateway import Gateway
+from .sdk.messages import Closing, Collect, Shipment
+from .sdk.secrets import Keys
+from .sdk.settings import Settings
+from .sdk.slots import Slots
+
+SLOTS = Slots()
+COLLECT_SECONDS = 30
+
+
+@function(
+    "buildshiprun",
+    takes="POST of git-tar's tar or closing message, signed in X-Cloud-Signature",
+)
+def handle(event: Event, context: Any) -> Answer:
+    settings = Settings.read()
+    keys = secrets.read("payload-secret", settings.secret_mount_path)
+    body = messages.verified(event.body, event.headers, keys)
+    if body.startswith(b"{"):
+        return finish(body, settings, keys)
+    return deploy(body, settings)
+
+
+def deploy(body: bytes, settings: Settings) -> Answer:
+    """Ship the function in the tar `body`."""
+    shipment = messages.unseal(described(body), "buildshiprun", Shipment, max_age=settings.message_max_age)
+    owner, repo = shipment.repository.owner, shipment.repository
+    service = naming.service_name(owner.login, shipment.function.name)
+    repository = naming.image_repository(
+        settings.push_repository_url, shipment.scm, owner.id, repo.id, shipment.function.name
+    )
+    builder = Builder(settings.builder_url, secrets.read("builder-secret", settings.secret_mount_path))
+
+    def build() -> str:
+        built = builder.build(body, signature.sign(body, builder.keys), settings.build_timeout)
+        if not built.image.startswith(f"{repository}:") or built.context != shipment.digest:
+            raise Upstream(f"of-builder built {built.image}, which is not what was sent")
+        return built.digest
+
+    with SLOTS.taken(settings.parallel_long_calls, service, busy=f"{service} is being deployed"):
+        done = ship.Ship(Gateway.of(settings), builder, settings).ship(shipment, build, repository)
+    return answer(200, {**asdict(done), "url": ship.url(settings, service, shipment)})
+
+
+def finish(body: bytes, settings: Settings, keys: Keys) -> Answer:
+    """The whole stack is live: let garbage-collect remove what left it."""
+    closing = messages.unseal(body, "buildshiprun", Closing, max_age=settings.message_max_age).finish
+    collect = Collect(
+        scm=closing.scm,
+        delivery=closing.delivery,
+        owner=closing.owner,
+        owner_id=closing.owner_id,
+        repo=closing.repo,
+        repo_id=closing.repo_id,
+        functions=closing.keep,
+        sha=closing.sha,
+        reason="push",
+    )
+    sealed = messages.seal("garbage-collect", collect)
+    gateway = Gateway(settings.gateway_url)
+    told = gateway.invoke("garbage-collect", sealed, messages.headers(sealed, keys), COLLECT_SECONDS)
+    return answer(200, messages.decode(told, dict[str, Any]))
+
+
+def described(body: bytes) -> bytes:
+    """The content of the tar's `com.openfaas.cloud.json`."""
+    try:
+        found = read_entry(io.BytesIO(body), CLOUD_ENTRY)
+    except tarfile.TarError as error:
+        raise Malformed(f"the body is no tar: {error}") from None
+    if found is None:
+        raise Malformed(f"the tar has no {CLOUD_ENTRY}")
+    return found

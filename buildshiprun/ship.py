@@ -1,0 +1,149 @@
+"""One function from a signed tar to a version that is ready, or to the one before."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from . import deployment
+from .deployment import Spec
+from .sdk import records
+from .sdk.builder import Builder
+from .sdk.errors import CloudError, Failed, Superseded, Unavailable
+from .sdk.gateway import Gateway, Status
+from .sdk.messages import Shipment
+from .sdk.records import Stage, Subject
+from .sdk.settings import Settings
+
+POLL_SECONDS = 0.1
+PUT_TRIES = 3
+LOG_LINES = 30
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """What became of a function: `ok` or `unchanged`, and the image that is live."""
+
+    outcome: str
+    image: str
+
+
+@dataclass(frozen=True)
+class Ship:
+    """The neighbours that shipping needs."""
+
+    gateway: Gateway
+    builder: Builder
+    settings: Settings
+
+    def ship(self, shipment: Shipment, build: Callable[[], str], repository: str) -> Shipped:
+        """Bring the function to the state that `shipment` describes.
+
+        `build` builds and pushes the image and returns its digest; it is called only if
+        `repository` (the function's own path in the registry) has none for this context.
+        """
+        subject, name = subject_of(shipment), shipment.function.name
+        spec = deployment.wanted(shipment, self.settings, now=int(time.time()))
+        where = url(self.settings, spec["service"], shipment)
+        with records.stage("check", subject, name):
+            current = self.gateway.get(spec["service"])
+            deployment.check_owner(current, shipment)
+            self._check_secrets(spec)
+        if current and deployment.is_unchanged(current, spec):
+            records.emit("deploy", subject, name, Stage("unchanged", url=where), 0)
+            return Shipped("unchanged", current.image)
+        with records.stage("build", subject, name) as told:
+            digest = self.builder.digest(repository, context=shipment.digest)
+            told.outcome = "unchanged" if digest else "ok"
+            digest = digest or build()
+        image = self._image(shipment, repository, digest)
+        with records.stage("deploy", subject, name) as told:
+            told.url = where
+            self._deploy(spec, image, current, told.log)
+        return Shipped("ok", image)
+
+    def _image(self, shipment: Shipment, repository: str, digest: str) -> str:
+        """The reference by which the cluster pulls: the tag is for people, the digest decides."""
+        path = repository.removeprefix(self.settings.push_repository_url.rstrip("/"))
+        return f"{self.settings.repository_url.rstrip('/')}{path}:{shipment.sha}@{digest}"
+
+    def _check_secrets(self, spec: Spec) -> None:
+        """A missing secret kills a running function on some providers: look before the PUT."""
+        missing = set(spec["secrets"]) - self.gateway.secret_names() if spec["secrets"] else set()
+        if missing:
+            raise Failed(f"{spec['service']}: no such secret: {', '.join(sorted(missing))}; create it first")
+
+    def _deploy(self, spec: Spec, image: str, current: Status | None, log: list[str]) -> None:
+        started = datetime.now(timezone.utc).isoformat()
+        previous = deployment.last_ready(current)
+        nonce = self._put(deployment.complete(spec, image, uuid.uuid4().hex, previous), current)
+        try:
+            self._await_ready(spec["service"], nonce)
+        except Failed:
+            log += self._last_lines(spec["service"], started)
+            self._roll_back(spec["service"], nonce, previous)
+            raise
+
+    def _put(self, spec: Spec, before: Status | None) -> str:
+        """Deploy, and believe no answer but a GET that shows our nonce."""
+        service, nonce = spec["service"], str(spec["annotations"][deployment.NONCE])
+        error: CloudError = Unavailable(f"{service}: the gateway took the deploy, but does not show it")
+        for _ in range(PUT_TRIES):
+            try:
+                self.gateway.deploy(spec)
+            except CloudError as raised:
+                error = raised
+            found = deployment.nonce_of(self.gateway.get(service))
+            if found == nonce:
+                return nonce
+            if found not in ("", deployment.nonce_of(before)):
+                raise Superseded(f"{service}: another version was deployed at the same time")
+            if not isinstance(error, Unavailable):
+                break
+        raise error
+
+    def _await_ready(self, service: str, nonce: str) -> None:
+        seconds = self.settings.deploy_timeout
+        deadline = time.monotonic() + seconds
+        while True:
+            status = self.gateway.get(service)
+            if deployment.nonce_of(status) != nonce or status is None:
+                raise Superseded(f"{service}: another version was deployed at the same time")
+            if status.failure:
+                raise Failed(f"{service} does not start: {status.failure}")
+            if status.available_replicas:
+                return
+            if time.monotonic() > deadline:
+                raise Failed(f"{service} was not ready within {seconds:g} s")
+            time.sleep(POLL_SECONDS)
+
+    def _last_lines(self, service: str, since: str) -> list[str]:
+        try:
+            lines = list(self.gateway.logs(service, since, follow=False, read_seconds=10))
+        except CloudError as error:
+            return [f"(its log can't be read: {error.message})"]
+        return [line.rstrip() for line in lines[-LOG_LINES:]]
+
+    def _roll_back(self, service: str, nonce: str, previous: Spec | None) -> None:
+        """Put the last ready version back, while what is deployed is still ours."""
+        status = self.gateway.get(service)
+        if previous is None or deployment.nonce_of(status) != nonce:
+            return
+        self._put(deployment.complete(previous, previous["image"], uuid.uuid4().hex, None), status)
+
+
+def subject_of(shipment: Shipment) -> Subject:
+    repository = shipment.repository
+    return Subject(shipment.delivery, repository.owner.login, repository.name, shipment.sha)
+
+
+def url(settings: Settings, service: str, shipment: Shipment) -> str:
+    """Where the function answers: gateway_pretty_url with its words replaced, or the gateway's path."""
+    if settings.gateway_pretty_url:
+        owner = shipment.repository.owner.login.lower()
+        pretty = settings.gateway_pretty_url.replace("user", owner)
+        return pretty.replace("function", shipment.function.name)
+    return f"{settings.public_url()}/function/{service}"

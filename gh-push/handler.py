@@ -1,0 +1,39 @@
+"""gh-push: checks that an event is GitHub's, answers at once, and queues a push for git-tar."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from . import push
+from .sdk import messages, secrets, signature
+from .sdk.edge import Answer, Event, answer, function
+from .sdk.gateway import Gateway
+from .sdk.settings import Settings
+
+# GitHub waits for 10 s; two tries of connecting and queueing take 8 s at most.
+QUEUE_SECONDS = 2
+
+
+@function("gh-push", takes="POST of a GitHub webhook event, signed in X-Hub-Signature-256")
+def handle(event: Event, context: Any) -> Answer:
+    settings = Settings.read()
+    webhook = secrets.read(
+        "github-webhook-secret", settings.secret_mount_path, fallback="github_webhook_secret"
+    )
+    signature.verify(event.body, event.headers.get(signature.GITHUB_HEADER), webhook)
+    delivery = event.headers.get("X-GitHub-Delivery") or str(uuid.uuid4())
+    found = push.interpret(
+        event.body,
+        event.headers.get("X-GitHub-Event"),
+        delivery,
+        scm=settings.git_scm,
+        build_branch=settings.build_branch,
+    )
+    if isinstance(found, push.Ignored):
+        return answer(200, {"delivery": delivery, "ignored": found.reason})
+    body = messages.seal("git-tar", found)
+    payload = secrets.read("payload-secret", settings.secret_mount_path)
+    Gateway(settings.gateway_url).queue("git-tar", body, messages.headers(body, payload), QUEUE_SECONDS)
+    queued = {"repository": found.repository.full_name, "ref": found.ref, "after": found.after}
+    return answer(202, {"delivery": delivery, "queued": queued})

@@ -1,0 +1,60 @@
+"""Which of GitHub's events interest us, and what git-tar needs of a push. Pure.
+
+https://docs.github.com/en/webhooks/webhook-events-and-payloads#push
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .sdk.errors import Malformed
+from .sdk.messages import NO_COMMIT, Installation, Push, Repository, decode
+
+BRANCH = "refs/heads/"
+
+
+@dataclass(frozen=True)
+class Ignored:
+    """An event that is none of ours, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class _PushEvent:
+    """The fields of GitHub's push event that we read; it has many more."""
+
+    ref: str
+    before: str
+    after: str
+    repository: Repository
+    deleted: bool = False
+    installation: Installation | None = None
+
+
+def interpret(
+    body: bytes, event: str | None, delivery: str, *, scm: str, build_branch: str
+) -> Push | Ignored:
+    """What to do with a delivery whose signature is good. Raises `Malformed`."""
+    if not event:
+        raise Malformed("the header X-GitHub-Event is missing")
+    if event == "ping":
+        return Ignored("pong")
+    if event != "push":
+        return Ignored(f"event {event} is not used here: only push is")
+    push = decode(body, _PushEvent)
+    if not push.ref.startswith(BRANCH):
+        return Ignored(f"{push.ref} is not a branch")
+    if push.ref != BRANCH + build_branch:
+        return Ignored(f"branch {push.ref.removeprefix(BRANCH)} is not built: {build_branch} is")
+    if push.deleted or push.after == NO_COMMIT:
+        return Ignored(f"branch {build_branch} was deleted: what is deployed stays")
+    return Push(
+        scm=scm,
+        delivery=delivery,
+        ref=push.ref,
+        before=push.before,
+        after=push.after,
+        repository=push.repository,
+        installation=push.installation,
+    )

@@ -1,0 +1,88 @@
+"""One function of a stack, from the checked-out tree to the signed tar that buildshiprun takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from .sdk import messages, naming, policy, stack, templates
+from .sdk.context import BuildConfig, SignedTar, write_tar
+from .sdk.errors import Failed, Malformed
+from .sdk.messages import Push, Shipment, Template
+from .sdk.secrets import Keys
+from .sdk.settings import Settings
+from .sdk.shrinkwrap import Limits, shrinkwrap, template_of
+from .sdk.stack import Configuration, Function
+from .sources import Language
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A checked-out commit of a push, and what its functions are built with."""
+
+    push: Push
+    sha: str
+    folder: Path
+    configuration: Configuration
+    languages: Mapping[str, Language]
+
+
+def pack(function: Function, tree: Tree, path: Path, settings: Settings, keys: Keys) -> SignedTar:
+    """Write the tar of `function` to the new file `path`. Raises what the author has to mend."""
+    naming.service_name(tree.push.repository.owner.login, function.name)
+    function = policy.apply(function, settings)
+    folders = {name: language.folder for name, language in tree.languages.items()}
+    limits = Limits(settings.context_limit_mb * 1024**2, settings.context_files_limit)
+    context = shrinkwrap(function, tree.folder, folders, tree.configuration.copy, limits)
+    template = template_of(function, folders)
+    config = BuildConfig(
+        image=f"{repository(function, tree.push, settings)}:{tree.sha}",
+        build_args=build_args(function, template, settings),
+    )
+    described = replace(
+        function,
+        environment=environment(function, tree.folder),
+        fprocess=function.fprocess or (template.fprocess if template else ""),
+    )
+
+    def describe(digest: str) -> bytes:
+        push, origin = tree.push, Template()
+        if template:
+            origin = tree.languages[function.lang].origin
+        shipment = Shipment(
+            push.scm, push.delivery, push.repository, push.ref, tree.sha, described, digest, origin
+        )
+        return messages.seal("buildshiprun", shipment)
+
+    return write_tar(context, path, keys, config, describe)
+
+
+def repository(function: Function, push: Push, settings: Settings) -> str:
+    """Where of-builder pushes the function's images."""
+    owner, repo = push.repository.owner.id, push.repository.id
+    return naming.image_repository(settings.push_repository_url, push.scm, owner, repo, function.name)
+
+
+def build_args(
+    function: Function, template: templates.Template | None, settings: Settings
+) -> Mapping[str, str]:
+    """The author's, the build options' packages, and last the operator's."""
+    packages = templates.additional_packages(function, template)
+    options = {"ADDITIONAL_PACKAGE": packages} if packages else {}
+    return {**function.build_args, **options, **settings.build_args}
+
+
+def environment(function: Function, folder: Path) -> Mapping[str, str]:
+    """The function's variables: each `environment_file`, in order, over `environment`, as faas-cli."""
+    merged = dict(function.environment)
+    root = folder.resolve()
+    for name in function.environment_file:
+        file = (root / name).resolve()
+        if root not in file.parents or not file.is_file():
+            raise Failed(f"{function.name}: environment_file {name!r} is not a file of the repository")
+        try:
+            merged.update(stack.parse_environment_file(file.read_bytes()))
+        except Malformed as error:
+            raise Failed(f"{function.name}: {name}: {error.message}") from None
+    return merged

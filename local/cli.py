@@ -1,0 +1,142 @@
+"""`python -m local`: the cloud on this machine, for operators and authors."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+import docker
+from rich.console import Console
+from rich.table import Table
+
+from sdk import __version__, secrets, signature
+from sdk.errors import CloudError
+
+from . import author
+from . import up as machine
+from .errors import CommandError
+from .state import State
+from .steps import console
+
+_SECRET_OF_HEADER = {
+    signature.CLOUD_HEADER: "payload-secret",
+    signature.GITHUB_HEADER: "github-webhook-secret",
+    signature.BUILDER_HEADER: "builder-secret",
+}
+
+
+class Group(click.Group):
+    """A command that fails says what to do next, without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except (CommandError, CloudError, docker.errors.DockerException) as error:
+            raise click.ClickException(str(error)) from None
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """OpenFaaS Cloud on this machine: git push, and seconds later the function is live."""
+
+
+@main.command()
+@click.option("--advertise", default="127.0.0.1", metavar="ADDR", help="Address for more machines to join.")
+def up(advertise: str) -> None:
+    """Start the whole cloud, and push the example if it isn't live."""
+    machine.up(State.here(), advertise)
+
+
+@main.command()
+def down() -> None:
+    """Remove the cloud with all its functions, repositories and images."""
+    machine.down(State.here())
+
+
+@main.command()
+def status() -> None:
+    """List the functions: what runs, of which commit, and where it answers."""
+    state = _running()
+    table = Table(box=None)
+    for column in ("FUNCTION", "OWNER/REPO", "COMMIT", "REPLICAS", "URL"):
+        table.add_column(column, no_wrap=True, overflow="ignore")
+    for function in state.gateway.list():
+        labels = function.labels or {}
+        cloud = "com.openfaas.cloud.git-"
+        repo = f"{labels.get(f'{cloud}owner', '')}/{labels.get(f'{cloud}repo', '')}".strip("/")
+        replicas = f"{function.available_replicas:.0f}/{function.replicas:.0f}"
+        told = f"[red]{function.failure}[/]" if function.failure else replicas
+        url = f"{state.gateway_url}/function/{function.name}"
+        table.add_row(function.name, repo or "platform", labels.get(f"{cloud}sha", "")[:10], told, url)
+    # Wide enough for every row: a cut URL helps nobody.
+    Console(width=max(console.width, 200) if not sys.stdout.isatty() else None).print(table)
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--owner", help="Whose functions they are; as in the remote `cloud`, or alice.")
+def push(folder: Path, owner: str | None) -> None:
+    """Push the repository DIR to this cloud, by its remote `cloud`, and follow it until it is live."""
+    author.push(folder, owner, _running())
+
+
+@main.command()
+@click.argument("sha", required=False)
+def retry(sha: str | None) -> None:
+    """Deploy the last push of the repository in this folder again."""
+    _running()
+    author.retry(Path.cwd(), sha)
+
+
+@main.group()
+def secret() -> None:
+    """Secrets of function authors."""
+
+
+@secret.command("set")
+@click.argument("owner")
+@click.argument("name")
+def secret_set(owner: str, name: str) -> None:
+    """Set OWNER's secret NAME to what comes on standard input; stack.yml names it NAME."""
+    value = sys.stdin.read().rstrip("\n")
+    if not value:
+        raise CommandError("standard input is empty: echo VALUE | python -m local secret set OWNER NAME")
+    full = author.set_secret(owner, name, value, _running().gateway)
+    console.print(f"set; a function of {owner} that lists it reads /var/openfaas/secrets/{full}")
+
+
+@main.command()
+@click.argument("name")
+@click.option("--follow", "-f", is_flag=True, help="Go on until Ctrl-C.")
+@click.option("--since", default=60, show_default=True, metavar="MINUTES", help="How far to look back.")
+def logs(name: str, follow: bool, since: int) -> None:
+    """Print the log of a function, such as git-tar or alice-hello."""
+    start = (datetime.now(timezone.utc) - timedelta(minutes=since)).isoformat()
+    for line in _running().gateway.logs(name, start, follow=follow, read_seconds=24 * 3600):
+        click.echo(line)
+
+
+@main.command()
+@click.argument("file", type=click.File("rb"))
+@click.option(
+    "--header",
+    type=click.Choice(list(_SECRET_OF_HEADER)),
+    default=signature.CLOUD_HEADER,
+    show_default=True,
+    help="The header decides which secret signs.",
+)
+def sign(file: BinaryIO, header: str) -> None:
+    """Print the header that signs FILE (- is standard input), for a curl by hand."""
+    keys = secrets.read(_SECRET_OF_HEADER[header], str(_running().secrets_folder))
+    click.echo(f"{header}: {signature.sign(file.read(), keys)}")
+
+
+def _running() -> State:
+    state = State.here()
+    if not state.exists:
+        raise CommandError("there is no cloud on this machine: start it with `make up`")
+    return state

@@ -1,0 +1,172 @@
+"""The platform's own containers: registry, of-builder, gateway and git server."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import docker
+from docker.models.containers import Container
+
+from . import images
+from .engine import FUNCTIONS_NETWORK, LABEL, SYSTEM_NETWORK
+from .errors import CommandError
+from .state import State
+
+SOCKET = "/var/run/docker.sock"
+CONFIG = f"{LABEL}.config"
+_NETWORK_SECONDS = 15
+SECRETS_PATH = "/var/openfaas/secrets"
+
+
+@dataclass(frozen=True)
+class Service:
+    """One container: `alias` is its name on the networks, `port` its own port, published on loopback."""
+
+    alias: str
+    image: str
+    port: int
+    published: int
+    networks: tuple[str, ...] = (SYSTEM_NETWORK,)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    volumes: Mapping[str, str] = field(default_factory=dict)
+    secrets: tuple[str, ...] = ()
+    engine_socket: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"openfaas-cloud-{self.alias}"
+
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+def services(state: State, tags: Mapping[str, str]) -> tuple[Service, ...]:
+    """All of them, in the order in which they start."""
+    ports = state.ports
+    return (
+        Service(
+            alias="registry",
+            image=tags[images.REGISTRY.name],
+            port=5000,
+            published=ports.registry_port,
+            volumes={"openfaas-cloud-registry": "/var/lib/registry"},
+        ),
+        Service(
+            alias="of-builder",
+            image=tags[images.BUILDER.name],
+            port=8080,
+            published=ports.builder_port,
+            environment={"registry_api_url": "http://registry:5000"},
+            secrets=("builder-secret",),
+            engine_socket=True,
+        ),
+        Service(
+            alias="gateway",
+            image=tags[images.GATEWAY.name],
+            port=8080,
+            published=ports.gateway_port,
+            networks=(FUNCTIONS_NETWORK, SYSTEM_NETWORK),
+            environment={"secret_mount_path": SECRETS_PATH},
+            volumes={"openfaas-cloud-queue": "/var/lib/gateway"},
+            secrets=("basic-auth-user", "basic-auth-password"),
+            engine_socket=True,
+        ),
+        Service(
+            alias="git-server",
+            image=tags[images.GIT_SERVER.name],
+            port=8081,
+            published=ports.git_port,
+            environment={"PUBLIC_URL": state.git_url},
+            volumes={"openfaas-cloud-git": "/srv/git"},
+            secrets=("basic-auth-user", "basic-auth-password", "github-webhook-secret"),
+        ),
+    )
+
+
+def ensure(client: docker.DockerClient, service: Service, state: State) -> None:
+    """Run `service` as it is described; a container that runs so already stays."""
+    found = find(client, service.name)
+    if found and found.labels.get(CONFIG) == service.digest():
+        if found.status != "running":
+            _start(found, service)
+        return
+    if found:
+        found.remove(force=True)
+    container = client.containers.create(
+        service.image,
+        name=service.name,
+        detach=True,
+        init=True,
+        labels={LABEL: "1", CONFIG: service.digest()},
+        environment=dict(service.environment),
+        ports={f"{service.port}/tcp": ("127.0.0.1", service.published)},
+        mounts=_mounts(service, state),
+        restart_policy={"Name": "always"},
+        log_config=docker.types.LogConfig(type="json-file", config={"max-size": "10m", "max-file": "2"}),
+        **_first_network(client, service),
+    )
+    _start(container, service)
+    # Only now: an overlay network keeps the place of a container that was never started.
+    for network in service.networks[1:]:
+        client.networks.get(network).connect(container, aliases=[service.alias])
+
+
+def find(client: docker.DockerClient, name: str) -> Container | None:
+    try:
+        return client.containers.get(name)
+    except docker.errors.NotFound:
+        return None
+
+
+def _first_network(client: docker.DockerClient, service: Service) -> Mapping[str, Any]:
+    network = service.networks[0]
+    endpoint = client.api.create_endpoint_config(aliases=[service.alias])
+    return {"network": network, "networking_config": {network: endpoint}}
+
+
+def _mounts(service: Service, state: State) -> list[docker.types.Mount]:
+    mounts = [
+        docker.types.Mount(target, name, type="volume", labels={LABEL: "1"})
+        for name, target in service.volumes.items()
+    ]
+    for name in service.secrets:
+        file = str(state.secret_file(name))
+        mounts.append(docker.types.Mount(f"{SECRETS_PATH}/{name}", file, type="bind", read_only=True))
+    if service.engine_socket:
+        mounts.append(docker.types.Mount(SOCKET, SOCKET, type="bind"))
+    return mounts
+
+
+def _start(container: Container, service: Service) -> None:
+    deadline = time.monotonic() + _NETWORK_SECONDS
+    while True:
+        try:
+            container.start()
+            return
+        except docker.errors.APIError as error:
+            said = str(error.explanation or error)
+        if "network" not in said or "not found" not in said or time.monotonic() > deadline:
+            raise refused(service, said)
+        time.sleep(0.2)  # a network that was just made is not yet known everywhere
+
+
+def refused(service: Service, said: str) -> CommandError:
+    if "address already in use" in said or "port is already allocated" in said:
+        return CommandError(
+            f"port {service.published} of 127.0.0.1 is taken, {service.alias} needs it: free it, or "
+            f"choose another, as in `{_SETTING[service.alias]}={service.published + 1000} make up`"
+        )
+    return CommandError(f"{service.alias} does not start: {said}")
+
+
+_SETTING = {
+    "registry": "registry_port",
+    "of-builder": "builder_port",
+    "gateway": "gateway_port",
+    "git-server": "git_port",
+}

@@ -1,0 +1,16 @@
+"""`python -m local.gateway` serves until it is told to stop."""
+
+from __future__ import annotations
+
+import logging
+
+from aiohttp import web
+
+from sdk.settings import read
+
+from .app import Gateway
+from .settings import Settings
+
+logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+settings = read(Settings)
+web.run_app(Gateway(settings).app(), port=settings.port, handler_cancellation=True, access_log=None)

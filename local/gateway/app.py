@@ -1,0 +1,200 @@
+"""The routes of the local gateway, who may call them, and what goes on beside them."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hmac
+import logging
+import platform
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+
+from aiohttp import web
+from aiohttp.abc import AbstractResolver
+from yarl import URL
+
+from sdk import __version__
+
+from .async_queue import AsyncQueue, Call
+from .deployment import decode, parse
+from .errors import GatewayError
+from .functions import Functions
+from .logs import Logs
+from .proxy import CALL_ID, START_TIME, Proxy, client, forwarded, split
+from .secrets import Secrets
+from .secrets import parse as parse_secret
+from .settings import Settings
+from .swarm import Swarm
+
+IMAGE_LABEL = "com.openfaas.cloud.built"
+_PRUNE_SECONDS = 1800
+_DEPLOY_BYTES = 1024**2
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+log = logging.getLogger("gateway")
+
+
+class Gateway:
+    """What the routes work with; built and taken down with the server."""
+
+    functions: Functions
+    secrets: Secrets
+    proxy: Proxy
+    queue: AsyncQueue
+    logs: Logs
+
+    def __init__(
+        self, settings: Settings, swarm: Swarm | None = None, resolver: AbstractResolver | None = None
+    ) -> None:
+        self.settings = settings
+        self._swarm = swarm
+        self._resolver = resolver
+
+    def app(self) -> web.Application:
+        app = web.Application(middlewares=[answer_errors, self.authenticated], client_max_size=_DEPLOY_BYTES)
+        app.add_routes(
+            [
+                web.get("/healthz", self.healthz),
+                web.get("/system/info", self.info),
+                web.get("/system/functions", self.list_functions),
+                web.post("/system/functions", self.create_function),
+                web.put("/system/functions", self.update_function),
+                web.delete("/system/functions", self.delete_function),
+                web.get("/system/function/{name}", self.function_status),
+                web.get("/system/secrets", self.list_secrets),
+                web.post("/system/secrets", self.set_secret),
+                web.put("/system/secrets", self.set_secret),
+                web.delete("/system/secrets", self.delete_secret),
+                web.get("/system/logs", self.function_logs),
+                web.post("/async-function/{name}", self.enqueue),
+                web.post("/async-function/{name}/{path:.*}", self.enqueue),
+                web.route("*", "/function/{name}", self.invoke),
+                web.route("*", "/function/{name}/{path:.*}", self.invoke),
+            ]
+        )
+        app.cleanup_ctx.append(self._run)
+        return app
+
+    async def healthz(self, request: web.Request) -> web.Response:
+        return web.Response()
+
+    async def info(self, request: web.Request) -> web.Response:
+        version = {"sha": "", "release": __version__}
+        provider = {"provider": "openfaas-cloud-local", "version": version, "orchestration": "swarm"}
+        return web.json_response({"provider": provider, "version": version, "arch": platform.machine()})
+
+    async def list_functions(self, request: web.Request) -> web.Response:
+        return web.json_response(await self.functions.statuses())
+
+    async def function_status(self, request: web.Request) -> web.Response:
+        status = await self.functions.status(request.match_info["name"])
+        return web.json_response(status) if status else web.Response(status=404)
+
+    async def create_function(self, request: web.Request) -> web.Response:
+        await self.functions.create(parse(await request.read()))
+        return web.Response()
+
+    async def update_function(self, request: web.Request) -> web.Response:
+        await self.functions.update(parse(await request.read()))
+        return web.Response()
+
+    async def delete_function(self, request: web.Request) -> web.Response:
+        wanted = decode(await request.read(), dict[str, str])
+        await self.functions.delete(wanted.get("functionName", ""))
+        return web.Response()
+
+    async def list_secrets(self, request: web.Request) -> web.Response:
+        names = await self.secrets.names()
+        return web.json_response([{"name": name, "namespace": "openfaas-fn"} for name in names])
+
+    async def set_secret(self, request: web.Request) -> web.Response:
+        secret = parse_secret(await request.read())
+        await self.secrets.set(secret)
+        await self.functions.roll_secret(secret.name)
+        await self.secrets.prune(secret.name)
+        return web.Response()
+
+    async def delete_secret(self, request: web.Request) -> web.Response:
+        name = parse_secret(await request.read()).name
+        if users := self.functions.users_of_secret(name):
+            raise GatewayError(500, f"secret {name} is used by {', '.join(users)}")
+        await self.secrets.delete(name)
+        return web.Response()
+
+    async def function_logs(self, request: web.Request) -> web.StreamResponse:
+        return await self.logs.handle(request)
+
+    async def invoke(self, request: web.Request) -> web.StreamResponse:
+        return await self.proxy.handle(request)
+
+    async def enqueue(self, request: web.Request) -> web.Response:
+        name, path = split(request.rel_url.raw_path)
+        query = request.rel_url.raw_query_string
+        target = URL.build(path=path, query_string=query, encoded=True)
+        headers = forwarded(request)
+        headers.popall("Content-Length", None)
+        call = Call(name, str(target), dict(headers), await request.read())
+        await self.queue.put(call)
+        return web.Response(status=202, headers={header: headers[header] for header in (CALL_ID, START_TIME)})
+
+    @web.middleware
+    async def authenticated(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Basic authentication for /system; functions are called by anybody, as in OpenFaaS."""
+        if request.path.startswith("/system/") and not self._knows(request):
+            raise web.HTTPUnauthorized(
+                text="invalid credentials\n", headers={"WWW-Authenticate": 'Basic realm="Restricted"'}
+            )
+        return await handler(request)
+
+    def _knows(self, request: web.Request) -> bool:
+        scheme, _, encoded = request.headers.get("Authorization", "").partition(" ")
+        try:
+            given = base64.b64decode(encoded) if scheme.lower() == "basic" else b""
+        except (binascii.Error, ValueError):
+            given = b""
+        folder = Path(self.settings.secret_mount_path)
+        user, password = (
+            (folder / name).read_bytes().strip() for name in ("basic-auth-user", "basic-auth-password")
+        )
+        return bool(password) and hmac.compare_digest(given, user + b":" + password)
+
+    async def _run(self, app: web.Application) -> AsyncIterator[None]:
+        swarm = self._swarm or Swarm(self.settings)
+        async with client(self.settings, self._resolver) as http:
+            self.secrets = Secrets(swarm)
+            self.functions = Functions(swarm, self.secrets, http, self.settings)
+            self.proxy = Proxy(self.functions, http, self.settings)
+            self.queue = AsyncQueue(self.proxy, self.settings)
+            self.logs = Logs(self.functions)
+            await self.functions.load()
+            self.queue.load()
+            pruning = asyncio.create_task(_prune(swarm))
+            yield
+            pruning.cancel()
+            await self.queue.close()
+            await self.logs.close()
+            await self.functions.close()
+
+
+async def _prune(swarm: Swarm) -> None:
+    """Images that were built here and are no longer used go, so that the disk stays bounded."""
+    while True:
+        await asyncio.sleep(_PRUNE_SECONDS)
+        with suppress(GatewayError):
+            await swarm.prune_images(IMAGE_LABEL)
+
+
+@web.middleware
+async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """An error is its status and one line of plain text, as the OpenFaaS gateway has it."""
+    try:
+        return await handler(request)
+    except GatewayError as error:
+        return web.Response(status=error.status, text=f"{error.text}\n" if error.text else "")
+    except web.HTTPNotFound:
+        return web.Response(status=404, text="404 page not found\n")
+    except web.HTTPMethodNotAllowed as error:
+        return web.Response(status=405, headers={"Allow": ",".join(sorted(error.allowed_methods))})

@@ -1,0 +1,341 @@
+"""The functions and their generations: deploy, probe, switch, drain, and go back when it fails.
+
+A deploy starts a new generation beside the one that serves. Calls go to the new one once it answers
+its readiness path; the old one stays until the new one has lived through its probation, and takes
+the calls back if it does not. What was being done when the gateway stopped is resumed from the
+labels of the services.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Coroutine, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakValueDictionary
+
+import aiohttp
+import msgspec
+
+from .deployment import HEALTH_DELAY, Deployment
+from .errors import GatewayError
+from .secrets import Secrets
+from .settings import Settings
+from .swarm import CANDIDATE, FAILED, LIVE, Generation, Swarm, Task
+
+PORT = 8080
+READY_PATHS = ("/_/ready", "/_/health")
+DEATHS = 2  # exits before a new version is given up: one may be bad luck
+_PROBE_SECONDS = 0.1
+_PROBE_TIMEOUT = aiohttp.ClientTimeout(total=2)
+
+log = logging.getLogger("gateway.functions")
+
+
+@dataclass
+class Function:
+    """`wanted` was deployed last; `proven` is the newest version that lived through its probation."""
+
+    wanted: Generation
+    proven: Generation | None = None
+    rollout: asyncio.Task[None] | None = field(default=None, repr=False)
+
+    @property
+    def serving(self) -> Generation | None:
+        """What gets the calls: the wanted version as soon as it is ready, else the proven one."""
+        return self.wanted if self.wanted.is_ready else self.proven
+
+    @property
+    def generations(self) -> list[Generation]:
+        proven = [self.proven] if self.proven and self.proven is not self.wanted else []
+        return [self.wanted, *proven]
+
+
+class Functions:
+    """The table of functions; every change of one function happens under its lock."""
+
+    def __init__(self, swarm: Swarm, secrets: Secrets, http: aiohttp.ClientSession, settings: Settings):
+        self._swarm = swarm
+        self._secrets = secrets
+        self._http = http
+        self._settings = settings
+        self._functions: dict[str, Function] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._background: set[asyncio.Task[None]] = set()
+
+    async def load(self) -> None:
+        """Take up what the services say: serve the newest proven version, go on with a candidate."""
+        by_name: dict[str, list[Generation]] = {}
+        for generation in await self._swarm.generations():
+            generation.is_ready = generation.state == LIVE
+            by_name.setdefault(generation.function, []).append(generation)
+        for name, generations in by_name.items():
+            generations.sort(key=lambda generation: generation.number)
+            proven = [generation for generation in generations if generation.state == LIVE]
+            function = Function(generations[-1], proven[-1] if proven else None)
+            self._functions[name] = function
+            for old in generations:
+                if old not in function.generations:
+                    self._spawn(self._retire(old))
+            if function.wanted.state == CANDIDATE:
+                function.rollout = self._spawn(self._roll_out(function))
+
+    async def close(self) -> None:
+        for task in list(self._background):
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+
+    async def create(self, deployment: Deployment) -> None:
+        async with self._lock(deployment.service):
+            await self._forget_removed(deployment.service)
+            if deployment.service in self._functions:
+                raise GatewayError(
+                    400, f"unable to create function: {deployment.service}, error: already exists"
+                )
+            await self._start(deployment)
+
+    async def update(self, deployment: Deployment) -> None:
+        async with self._lock(deployment.service):
+            await self._forget_removed(deployment.service)
+            function = self._get(deployment.service)
+            if function.proven and deployment.runs_like(function.proven.deployment):
+                await self._restore(function, function.proven, deployment)
+            else:
+                await self._start(deployment)
+
+    async def delete(self, name: str) -> None:
+        async with self._lock(name):
+            function = self._get(name)
+            await _cancelled(function.rollout)
+            del self._functions[name]
+            for generation in function.generations:
+                await self._swarm.remove(generation)
+
+    async def roll_secret(self, name: str) -> None:
+        """Start new generations of the functions that use the secret `name`, which has a new value."""
+        for function in list(self._functions.values()):
+            deployment = function.wanted.deployment
+            if name in (deployment.secrets or ()):
+                async with self._lock(deployment.service):
+                    if self._functions.get(deployment.service) is function:
+                        await self._start(deployment)
+
+    def users_of_secret(self, name: str) -> list[str]:
+        wanted = (function.wanted.deployment for function in self._functions.values())
+        return [deployment.service for deployment in wanted if name in (deployment.secrets or ())]
+
+    async def status(self, name: str) -> Mapping[str, Any] | None:
+        function = self._functions.get(name)
+        if not function:
+            return None
+        tasks = await self._swarm.tasks(function.wanted.service_id)
+        return _status(function, tasks.get(function.wanted.service_id, []))
+
+    async def statuses(self) -> list[Mapping[str, Any]]:
+        tasks = await self._swarm.tasks()
+        return [
+            _status(function, tasks.get(function.wanted.service_id, []))
+            for _, function in sorted(self._functions.items())
+        ]
+
+    def services(self, name: str) -> list[Generation]:
+        """The function's generations, for whoever reads their logs."""
+        function = self._functions.get(name)
+        return function.generations if function else []
+
+    @contextlib.contextmanager
+    def route(self, name: str) -> Iterator[str]:
+        """The base URL of the generation that serves; it is not removed while this is held."""
+        function = self._functions.get(name)
+        serving = function.serving if function else None
+        if not serving:
+            raise GatewayError(503, f"No endpoints available for: {name}.")
+        serving.in_flight += 1
+        try:
+            yield f"http://{serving.service}:{PORT}"
+        finally:
+            serving.in_flight -= 1
+
+    def _get(self, name: str) -> Function:
+        if name not in self._functions:
+            raise GatewayError(404, f"service {name} not found")
+        return self._functions[name]
+
+    def _lock(self, name: str) -> asyncio.Lock:
+        lock = self._locks.get(name) or asyncio.Lock()
+        self._locks[name] = lock
+        return lock
+
+    async def _forget_removed(self, name: str) -> None:
+        """Services may have been removed behind our back, by `docker service rm`."""
+        function = self._functions.get(name)
+        if not function:
+            return
+        there = {generation.service_id for generation in await self._swarm.generations()}
+        if function.proven and function.proven.service_id not in there:
+            function.proven = None
+        if function.wanted.service_id not in there:
+            await _cancelled(function.rollout)
+            if function.proven:
+                function.wanted = function.proven
+            else:
+                del self._functions[name]
+
+    async def _start(self, deployment: Deployment) -> None:
+        """Start a new generation; one that was still being proven gives way to it."""
+        await self._swarm.check_image(deployment.image)
+        secrets = await self._secrets.resolve(deployment.secrets or ())
+        function = self._functions.get(deployment.service)
+        number = function.wanted.number + 1 if function else 1
+        started = await self._swarm.create(deployment, number, secrets)
+        if function:
+            await self._give_way(function)
+            function.wanted = started
+        else:
+            function = self._functions[deployment.service] = Function(started)
+        function.rollout = self._spawn(self._roll_out(function))
+
+    async def _restore(self, function: Function, proven: Generation, deployment: Deployment) -> None:
+        """Deploy what runs already: only its labels and annotations change."""
+        await self._give_way(function)
+        function.wanted = proven
+        proven.deployment = deployment
+        await self._swarm.mark(proven)
+
+    async def _give_way(self, function: Function) -> None:
+        """The wanted version is replaced before it was proven."""
+        await _cancelled(function.rollout)
+        if function.wanted.is_ready and not function.proven:
+            function.proven = function.wanted  # better than nothing, until the next one is ready
+        if function.wanted is not function.proven:
+            function.wanted.is_ready = False
+            self._spawn(self._retire(function.wanted))
+
+    async def _roll_out(self, function: Function) -> None:
+        """Prove the wanted version; if it fails, the proven one goes on serving."""
+        candidate, before = function.wanted, function.proven
+        try:
+            await self._until_ready(candidate)
+            candidate.is_ready = True
+            await self._through_probation(candidate)
+        except _DiedError as death:
+            candidate.is_ready = False
+            candidate.state, candidate.failure = FAILED, str(death)
+            log.warning("%s: generation %d failed: %s", candidate.function, candidate.number, death)
+            await self._swarm.mark(candidate, replicas=0)
+            return
+        candidate.state, function.proven = LIVE, candidate
+        log.info("%s: generation %d is live", candidate.function, candidate.number)
+        try:
+            await self._swarm.mark(candidate)
+        finally:
+            if before:
+                self._spawn(self._retire(before))
+
+    async def _until_ready(self, candidate: Generation) -> None:
+        delay = _seconds((candidate.deployment.annotations or {}).get(HEALTH_DELAY, ""))
+        await asyncio.sleep(delay)
+        while True:
+            tasks = await self._tasks(candidate)
+            _check_deaths(tasks, DEATHS)
+            running = [task for task in tasks if task.running]
+            answers = [await self._answers(candidate, task) for task in running]
+            if all(answers) and len(answers) >= candidate.deployment.replicas:
+                return
+            await asyncio.sleep(_PROBE_SECONDS)
+
+    async def _through_probation(self, candidate: Generation) -> None:
+        end = time.monotonic() + self._settings.probation
+        while time.monotonic() < end:
+            _check_deaths(await self._tasks(candidate), 1)
+            await asyncio.sleep(_PROBE_SECONDS)
+
+    async def _tasks(self, generation: Generation) -> list[Task]:
+        try:
+            tasks = await self._swarm.tasks(generation.service_id)
+        except GatewayError as error:
+            log.warning("%s: %s", generation.function, error)  # the engine comes back
+            return []
+        return tasks.get(generation.service_id, [])
+
+    async def _answers(self, candidate: Generation, task: Task) -> bool:
+        """Whether the task is ready; one without a readiness path is ready when it listens."""
+        paths = (candidate.deployment.health_path,) if candidate.deployment.health_path else READY_PATHS
+        for path in paths:
+            try:
+                url = f"http://{task.address}:{PORT}{path}"
+                async with self._http.get(url, timeout=_PROBE_TIMEOUT) as response:
+                    if response.status not in (404, 405):
+                        return response.status < 400
+            except (aiohttp.ClientError, asyncio.TimeoutError, OSError):
+                return False
+        return not candidate.deployment.health_path
+
+    async def _retire(self, old: Generation) -> None:
+        """Let the old generation finish its calls, then remove it."""
+        deadline = time.monotonic() + self._settings.drain_timeout
+        while old.in_flight and time.monotonic() < deadline:
+            await asyncio.sleep(_PROBE_SECONDS)
+        await self._swarm.remove(old)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(_logged(work))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
+
+class _DiedError(Exception):
+    """A generation will not get ready, and why."""
+
+
+def _check_deaths(tasks: list[Task], allowed: int) -> None:
+    dead = [task for task in tasks if task.died]
+    if any(task.state == "rejected" for task in dead) or len(dead) >= allowed:
+        last = dead[0]
+        code = "" if last.exit_code is None else f"exit status {last.exit_code}"
+        raise _DiedError(last.error or code or f"it ended ({last.state})")
+
+
+def _status(function: Function, tasks: list[Task]) -> Mapping[str, Any]:
+    """FunctionStatus of the wanted generation; replicas are available once it is proven."""
+    wanted = function.wanted
+    rows: dict[str, Any] = msgspec.to_builtins(wanted.deployment)
+    rows["name"] = rows.pop("service")
+    running = sum(task.running for task in tasks)
+    return {
+        **rows,
+        "namespace": "openfaas-fn",
+        "labels": rows.get("labels") or {},
+        "annotations": rows.get("annotations") or {},
+        "replicas": wanted.deployment.replicas,
+        **({"availableReplicas": running} if running and wanted.state == LIVE else {}),
+        **({"failure": wanted.failure} if wanted.state == FAILED else {}),
+        "createdAt": wanted.created_at,
+    }
+
+
+def _seconds(text: str) -> float:
+    """`initialDelay` as Kubernetes' probes have it: `30s`, or a number."""
+    with contextlib.suppress(ValueError):
+        return min(max(float(text.removesuffix("s")), 0), 60)
+    return 0
+
+
+async def _cancelled(task: asyncio.Task[None] | None) -> None:
+    if task and not task.done():
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def _logged(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        await work
+    except asyncio.CancelledError:
+        raise
+    except Exception:
+        log.exception("a rollout ended badly")

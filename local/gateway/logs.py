@@ -1,0 +1,124 @@
+"""`/system/logs`: the lines of a function's containers, of all its generations, as they come."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from datetime import datetime
+
+import aiohttp
+import msgspec
+from aiohttp import web
+
+from .errors import GatewayError
+from .functions import Functions
+from .swarm import Generation
+
+Entry = Mapping[str, str]
+
+SOCKET = "/var/run/docker.sock"
+_LOOK_SECONDS = 0.5
+_QUEUED_LINES = 1000
+_HEADER_BYTES = 8
+
+
+class Logs:
+    """Reads the engine's streams itself: docker-py's would each hold a thread."""
+
+    def __init__(self, functions: Functions) -> None:
+        self._functions = functions
+        connector = aiohttp.UnixConnector(os.environ.get("DOCKER_SOCKET", SOCKET), limit=0)
+        self._engine = aiohttp.ClientSession(
+            "http://engine", connector=connector, timeout=aiohttp.ClientTimeout(total=None, connect=5)
+        )
+
+    async def close(self) -> None:
+        await self._engine.close()
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        query = request.query
+        name = query.get("name", "")
+        if not self._functions.services(name):
+            raise GatewayError(404, f"no such function: {name}")
+        options = {"stdout": "true", "stderr": "true", "timestamps": "true"}
+        if query.get("since"):
+            options["since"] = _unix(query["since"])
+        if query.get("tail", "").lstrip("-").isdigit() and int(query["tail"]) > 0:
+            options["tail"] = query["tail"]
+        follow = query.get("follow", "").lower() in ("true", "1")
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        await response.prepare(request)
+        lines = self._followed(name, options) if follow else self._so_far(name, options)
+        async with contextlib.aclosing(lines):
+            async for entry in lines:
+                await response.write(msgspec.json.encode(entry) + b"\n")
+        await response.write_eof()
+        return response
+
+    async def _so_far(self, name: str, options: dict[str, str]) -> AsyncGenerator[Entry, None]:
+        entries = [
+            entry
+            for generation in self._functions.services(name)
+            async for entry in self._lines(generation, options)
+        ]
+        for entry in sorted(entries, key=lambda entry: str(entry["timestamp"])):
+            yield entry
+
+    async def _followed(self, name: str, options: dict[str, str]) -> AsyncGenerator[Entry, None]:
+        """Every generation's lines until the reader goes; new generations join in."""
+        queue: asyncio.Queue[Entry] = asyncio.Queue(_QUEUED_LINES)
+        readers: dict[str, asyncio.Task[None]] = {}
+
+        async def read(generation: Generation) -> None:
+            async for entry in self._lines(generation, {**options, "follow": "true"}):
+                await queue.put(entry)
+
+        try:
+            while True:
+                for generation in self._functions.services(name):
+                    if generation.service_id not in readers:
+                        readers[generation.service_id] = asyncio.create_task(read(generation))
+                with contextlib.suppress(asyncio.TimeoutError):
+                    yield await asyncio.wait_for(queue.get(), _LOOK_SECONDS)
+        finally:
+            for task in readers.values():
+                task.cancel()
+            await asyncio.gather(*readers.values(), return_exceptions=True)
+
+    async def _lines(self, generation: Generation, options: dict[str, str]) -> AsyncGenerator[Entry, None]:
+        path = f"/services/{generation.service_id}/logs"
+        async with self._engine.get(path, params=options) as answer:
+            if answer.status != 200:
+                return
+            async for text in frames(answer.content):
+                timestamp, _, line = text.partition(" ")
+                yield {
+                    "name": generation.function,
+                    "namespace": "openfaas-fn",
+                    "instance": generation.service,
+                    "timestamp": timestamp,
+                    "text": line,
+                }
+
+
+async def frames(stream: aiohttp.StreamReader) -> AsyncIterator[str]:
+    """Lines of a multiplexed stream: a header of 8 bytes (stream, length) before each.
+
+    https://docs.docker.com/reference/api/engine/version/v1.45/#tag/Container/operation/ContainerAttach
+    """
+    with contextlib.suppress(asyncio.IncompleteReadError):
+        while True:
+            header = await stream.readexactly(_HEADER_BYTES)
+            text = (await stream.readexactly(int.from_bytes(header[4:], "big"))).decode(errors="replace")
+            for line in text.splitlines():
+                yield line
+
+
+def _unix(since: str) -> str:
+    """RFC 3339 as the seconds that the engine takes."""
+    try:
+        return f"{datetime.fromisoformat(since.replace('Z', '+00:00')).timestamp():.6f}"
+    except ValueError:
+        raise GatewayError(400, f"since: {since!r} is not a time as RFC 3339 has it") from None

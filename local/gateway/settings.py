@@ -1,0 +1,27 @@
+"""The local gateway's settings, in the same kind of table as the functions'."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sdk.settings import Seconds, setting
+
+
+@dataclass(frozen=True)
+class Settings:
+    port: int = setting(8080, "port to serve at, on every address of its container")
+    functions_network: str = setting("func_functions", "network of the functions")
+    system_network: str = setting("func_system", "network that `role: openfaas-system` joins too")
+    secret_mount_path: str = setting("/run/secrets", "folder with basic-auth-user and -password")
+    queue_path: str = setting("/var/lib/gateway/queue", "folder of the queue's database")
+    queue_limit: int = setting(1000, "calls that may wait for one function")
+    queue_workers: int = setting(4, "calls at once for one function")
+    queue_attempts: int = setting(25, "how often a call is tried")
+    queue_backoff: Seconds = setting(Seconds(1), "pause after the first failed try; then doubled")
+    queue_backoff_limit: Seconds = setting(Seconds(60), "longest pause between two tries")
+    upstream_timeout: Seconds = setting(Seconds(16 * 60), "longest call of a function")
+    connect_patience: Seconds = setting(Seconds(5), "how long a function that restarts is waited for")
+    probation: Seconds = setting(Seconds(1.5), "a new version must live this long to replace the old")
+    drain_timeout: Seconds = setting(Seconds(16 * 60), "longest that an old version finishes its calls")
+    memory_limit: str = setting("256Mi", "memory limit of a function that names none")
+    pids_limit: int = setting(256, "most processes and threads of a function")

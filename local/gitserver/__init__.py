@@ -1,0 +1,1 @@
+"""A git server that plays GitHub: a push becomes the event that GitHub would send."""

@@ -1,0 +1,80 @@
+"""The images of the platform's own containers, built from this checkout by the engine's BuildKit."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import docker
+
+from .engine import LABEL, buildx
+from .steps import run
+
+ROOT = Path(__file__).resolve().parent.parent
+PREFIX = "openfaas-cloud"
+
+
+@dataclass(frozen=True)
+class Image:
+    """`paths`, relative to the checkout, are all that the Dockerfile copies."""
+
+    name: str
+    dockerfile: str
+    paths: tuple[str, ...]
+
+    def tag(self, base: str) -> str:
+        """`openfaas-cloud/NAME:<digest of what it is made of>`."""
+        digest = hashlib.sha256(base.encode())
+        for file in self._files():
+            digest.update(f"{file.relative_to(ROOT)}\0{file.stat().st_mode:o}\0".encode())
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+        return f"{PREFIX}/{self.name}:{digest.hexdigest()[:16]}"
+
+    def _files(self) -> Iterator[Path]:
+        for path in (self.dockerfile, *self.paths):
+            place = ROOT / path
+            found = sorted(place.rglob("*")) if place.is_dir() else [place]
+            yield from (file for file in found if file.is_file() and "__pycache__" not in file.parts)
+
+
+REGISTRY = Image("registry", "registry/Dockerfile", ("registry/config.yml",))
+BUILDER = Image(
+    "of-builder",
+    "of-builder/Dockerfile",
+    ("sdk", "of-builder/of_builder", "of-builder/requirements.txt"),
+)
+GATEWAY = Image("gateway", "local/gateway/Dockerfile", ("sdk", "local/__init__.py", "local/gateway"))
+GIT_SERVER = Image(
+    "git-server",
+    "local/gitserver/Dockerfile",
+    ("sdk", "local/__init__.py", "local/timeline.py", "local/gitserver", "local/template"),
+)
+ALL = (REGISTRY, BUILDER, GATEWAY, GIT_SERVER)
+
+
+def ensure(client: docker.DockerClient, base: str) -> dict[str, str]:
+    """Build what is not there; the tag of each image by its name."""
+    tags = {image.name: image.tag(base) for image in ALL}
+    missing = [image for image in ALL if not client.images.list(tags[image.name])]
+    with ThreadPoolExecutor(len(ALL)) as pool:
+        list(pool.map(lambda image: _build(image, tags[image.name], base), missing))
+    return tags
+
+
+def _build(image: Image, tag: str, base: str) -> None:
+    command = (
+        buildx(),
+        "build",
+        "--load",
+        "--provenance=false",
+        "--progress=plain",
+        f"--build-arg=PYTHON_IMAGE={base}",
+        f"--label={LABEL}=1",
+        f"--file={ROOT / image.dockerfile}",
+        f"--tag={tag}",
+        str(ROOT),
+    )
+    run(command, what=f"the build of {image.name}")

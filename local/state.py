@@ -1,0 +1,122 @@
+"""What the cloud keeps on this machine outside the engine: ports and credentials.
+
+One place per machine (or per user, without root), not in the checkout: `up` from any checkout takes
+the running cloud over, and `down` removes it.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from sdk.gateway import Gateway
+from sdk.settings import read, setting
+
+SECRETS = (
+    "basic-auth-user",
+    "basic-auth-password",
+    "builder-secret",
+    "github-webhook-secret",
+    "payload-secret",
+)
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Ports on 127.0.0.1; set one in the environment of the first `up` to change it."""
+
+    gateway_port: int = setting(8080, "the gateway: functions and the REST API")
+    builder_port: int = setting(8081, "of-builder")
+    git_port: int = setting(8082, "the git server, for pushes")
+    registry_port: int = setting(5000, "the registry")
+
+
+@dataclass(frozen=True)
+class State:
+    folder: Path
+
+    @classmethod
+    def here(cls) -> State:
+        """Root's is the machine's; another user's is in that user's home."""
+        if os.geteuid() == 0:
+            return cls(Path("/var/lib/openfaas-cloud"))
+        home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+        return cls(Path(home) / "openfaas-cloud")
+
+    @property
+    def exists(self) -> bool:
+        return self._ports_file.is_file()
+
+    @property
+    def _ports_file(self) -> Path:
+        return self.folder / "ports.json"
+
+    def create(self) -> None:
+        """Ports and credentials; what is there stays as it is."""
+        self.secrets_folder.mkdir(parents=True, exist_ok=True)
+        self.folder.chmod(0o700)
+        for name in SECRETS:
+            if not self.secret_file(name).exists():
+                value = "admin" if name == "basic-auth-user" else secrets.token_hex(24)
+                self._write(self.secret_file(name), value.encode())
+        if not self.exists:
+            self._write(self._ports_file, msgspec.json.encode(read(Ports)))
+
+    def remove(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def ports(self) -> Ports:
+        if not self.exists:
+            return read(Ports)
+        return msgspec.json.decode(self._ports_file.read_bytes(), type=Ports)
+
+    @property
+    def secrets_folder(self) -> Path:
+        return self.folder / "secrets"
+
+    def secret_file(self, name: str) -> Path:
+        return self.secrets_folder / name
+
+    @property
+    def engine_marker(self) -> Path:
+        """There while a dockerd that we started runs: `down` stops that one, and no other."""
+        return self.folder / "dockerd.pid"
+
+    @property
+    def swarm_marker(self) -> Path:
+        """There if we made this machine a Swarm: `down` leaves that one, and no other."""
+        return self.folder / "swarm"
+
+    @property
+    def gateway_url(self) -> str:
+        return f"http://127.0.0.1:{self.ports.gateway_port}"
+
+    @property
+    def gateway(self) -> Gateway:
+        """A client with the operator's credentials."""
+        user, password = (
+            self.secret_file(name).read_text() for name in ("basic-auth-user", "basic-auth-password")
+        )
+        return Gateway(self.gateway_url, (user, password))
+
+    @property
+    def builder_url(self) -> str:
+        return f"http://127.0.0.1:{self.ports.builder_port}"
+
+    @property
+    def git_url(self) -> str:
+        return f"http://127.0.0.1:{self.ports.git_port}"
+
+    @property
+    def registry(self) -> str:
+        return f"127.0.0.1:{self.ports.registry_port}"
+
+    def _write(self, file: Path, content: bytes) -> None:
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+            out.write(content)

@@ -1,0 +1,145 @@
+"""`up` and `down`: the whole cloud on this machine, from nothing to an answering function and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import docker
+import requests
+
+from . import author, base_image, containers, engine, images
+from .engine import FUNCTIONS_NETWORK, LABEL, SYSTEM_NETWORK
+from .gateway.swarm import FUNCTION
+from .publish import Publisher
+from .state import State
+from .steps import console, run, step, until
+
+EXAMPLE_OWNER = "alice"
+EXAMPLE = images.ROOT / "examples" / "hello-python"
+EXAMPLE_COPY = images.ROOT / ".cloud" / "hello-python"
+EXAMPLE_FUNCTION = f"{EXAMPLE_OWNER}-hello"
+_HEALTHY_SECONDS = 60
+
+
+def up(state: State, advertise: str) -> None:
+    """Bring everything up; what runs already stays."""
+    state.create()
+    client = engine.ensure(state)
+    with step("make this machine a Swarm of its own"):
+        engine.ensure_swarm(client, state, advertise)
+    with step("get a Python base image"):
+        base = base_image.ensure(client)
+    with step("build the images of the platform"):
+        tags = images.ensure(client, base)
+    with step("start registry, of-builder, gateway and git server"):
+        for service in containers.services(state, tags):
+            containers.ensure(client, service, state)
+        _await_healthy(state)
+    publisher = Publisher(state, base)
+    with step("set the platform's secrets"):
+        publisher.secrets()
+    with step("build and deploy gh-push, git-tar, buildshiprun, garbage-collect"):
+        publisher.functions()
+    _push_example(state)
+
+
+def down(state: State) -> None:
+    """Remove all that `up` made. Packages that it installed stay."""
+    client = engine.connect()
+    if client:
+        with step("remove functions, containers, networks, secrets and images"):
+            _remove_all(client, state)
+    with step("stop what was started, remove the cloud's state"):
+        engine.stop(state)
+        state.remove()
+
+
+def _push_example(state: State) -> None:
+    """The newcomer's first push, unless its function is live already."""
+    url = f"{state.gateway_url}/function/{EXAMPLE_FUNCTION}"
+    folder = author.example(EXAMPLE, EXAMPLE_COPY, EXAMPLE_OWNER, state)
+    if not _answers(url):
+        console.print(f"$ cd {folder.relative_to(images.ROOT)} && git push cloud")
+        author.push(folder, None, state)
+        until(lambda: _answers(url), seconds=30, what=f"an answer of {url}")
+    console.print(_next_steps(url, folder), soft_wrap=True)
+
+
+def _next_steps(url: str, folder: Path) -> str:
+    with suppress(ValueError):
+        folder = folder.relative_to(Path.cwd())
+    return (
+        f"\n[bold]Your function is live:[/] {url}\n\n"
+        "What to try next:\n"
+        f"  curl {url}\n"
+        f"  cd {folder}, change hello/handler.py, then: git commit -am 'Say more' && git push cloud\n"
+        "  .venv/bin/python -m local status    what runs here\n"
+        "  make down                           remove it all"
+    )
+
+
+def _await_healthy(state: State) -> None:
+    for what, url in {
+        "the registry": f"http://{state.registry}/v2/",
+        "of-builder": f"{state.builder_url}/healthz",
+        "the gateway": f"{state.gateway_url}/healthz",
+        "the git server": f"{state.git_url}/openfaas-cloud/templates.git/info/refs?service=git-upload-pack",
+    }.items():
+        until(partial(_answers, url), seconds=_HEALTHY_SECONDS, what=f"an answer of {what}")
+
+
+def _answers(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=5).ok
+    except requests.RequestException:
+        return False
+
+
+def _remove_all(client: docker.DockerClient, state: State) -> None:
+    if client.info()["Swarm"]["LocalNodeState"] == "active":
+        _remove_functions(client)
+    ours = f"{LABEL}=1"
+    for container in client.containers.list(all=True, filters={"label": ours}):
+        container.remove(force=True, v=True)
+    engine.leave_swarm(client, state)  # its networks go with it
+    for name in (FUNCTIONS_NETWORK, SYSTEM_NETWORK):
+        for network in client.networks.list(names=[name], filters={"label": ours}):
+            _retried(network.remove)
+    for volume in client.volumes.list(filters={"label": ours}):
+        _retried(volume.remove)  # not by force: that forgets a busy volume and leaves its files
+    if state.engine_marker.exists():
+        run((engine.buildx(), "prune", "--all", "--force"))  # nobody else built with this engine
+    for label in (ours, "com.openfaas.cloud.built=1"):
+        for image in client.images.list(filters={"label": label}):
+            with suppress(docker.errors.APIError):
+                client.images.remove(str(image.id), force=True)
+
+
+def _remove_functions(client: docker.DockerClient) -> None:
+    for service in client.services.list(filters={"label": FUNCTION}):
+        service.remove()
+    until(
+        lambda: not client.api.containers(all=True, filters={"label": FUNCTION}),
+        seconds=60,
+        what="the end of the functions' containers",
+    )
+    for secret in client.secrets.list(filters={"label": "com.openfaas.secret"}):
+        client.api.remove_secret(str(secret.id))
+
+
+def _retried(remove: Callable[[], None]) -> None:
+    """Networks and volumes are in use for a moment after their last container has gone."""
+
+    def removed() -> bool:
+        try:
+            remove()
+        except docker.errors.NotFound:
+            return True
+        except docker.errors.APIError:
+            return False
+        return True
+
+    until(removed, seconds=30, what="the removal of a network or volume")

@@ -1,0 +1,1 @@
+"""of-builder: BuildKit as an HTTP service, with the protocol of OpenFaaS's builder."""

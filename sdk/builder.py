@@ -1,0 +1,119 @@
+"""of-builder's HTTP API, from the side of whoever has something to build.
+
+The protocol is that of OpenFaaS's builder (https://docs.openfaas.com/openfaas-pro/builder/): a signed
+tar in, newline-delimited JSON out. faas-cli takes a stream that just ends for a success; this client
+does not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import IO
+from urllib.parse import urlencode
+
+import msgspec
+import requests
+
+from . import signature
+from .errors import CloudError, Failed, Unavailable, Upstream, received
+from .secrets import Keys
+from .sessions import CONNECT_SECONDS, reason, session
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the answer; the last one has status success or failed.
+
+    `digest` is the image's, `context` the digest of the build context, `code` says whose failure it
+    is: `failed` the user's, `unavailable` ours.
+    """
+
+    log: list[str] = field(default_factory=list)
+    image: str = ""
+    status: str = ""
+    error: str = ""
+    code: str = ""
+    digest: str = ""
+    context: str = ""
+
+
+@dataclass(frozen=True)
+class Built:
+    """An image that is in the registry, by digest, and the build's log."""
+
+    image: str
+    digest: str
+    context: str
+    log: list[str] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Builder:
+    url: str
+    keys: Keys
+
+    def build(self, tar: bytes | IO[bytes], signed: str, seconds: float) -> Built:
+        """Build and push; `signed` is the `X-Build-Signature` of the tar.
+
+        Raises `Failed` (with the log's last lines) when the build fails, `Unavailable` when it may
+        work later.
+        """
+        headers = {
+            signature.BUILDER_HEADER: signed,
+            "Content-Type": "application/octet-stream",
+            "Accept": "application/x-ndjson",
+        }
+        deadline, log = time.monotonic() + seconds, list[str]()
+        for line in self._stream(tar, headers, seconds):
+            log += line.log
+            if line.status == "success":
+                return Built(line.image, line.digest, line.context, log)
+            if line.status == "failed":
+                raise _failure(line, log)
+            if time.monotonic() > deadline:
+                raise Failed(f"the build takes longer than {seconds:.0f} s", details={"log": log[-50:]})
+        raise Unavailable("of-builder's answer ended before the build did")
+
+    def digest(self, repository: str, *, context: str = "", tag: str = "") -> str | None:
+        """The digest of the image of that context digest or tag, None if the registry has none."""
+        wanted = {"context": context} if context else {"tag": tag}
+        target = "/image?" + urlencode({"image": repository, **wanted, "at": int(time.time())})
+        headers = {signature.BUILDER_HEADER: signature.sign(target.encode(), self.keys)}
+        try:
+            response = session().get(
+                self.url.rstrip("/") + target, headers=headers, timeout=(CONNECT_SECONDS, 20)
+            )
+        except requests.RequestException as error:
+            raise Unavailable(f"of-builder does not answer: {reason(error)}") from None
+        if response.status_code == 404:
+            return None
+        _check(response)
+        return msgspec.json.decode(response.content, type=Line).digest
+
+    def _stream(self, tar: bytes | IO[bytes], headers: dict[str, str], seconds: float) -> Iterator[Line]:
+        url = self.url.rstrip("/") + "/build"
+        try:
+            with session().post(
+                url, data=tar, headers=headers, timeout=(CONNECT_SECONDS, seconds), stream=True
+            ) as response:
+                _check(response)
+                for line in response.iter_lines():
+                    if line:
+                        yield msgspec.json.decode(line, type=Line)
+        except msgspec.MsgspecError as error:
+            raise Upstream(f"of-builder's answer can't be read: {error}") from None
+        except requests.RequestException as error:
+            raise Unavailable(f"of-builder does not answer: {reason(error)}") from None
+
+
+def _failure(line: Line, log: list[str]) -> CloudError:
+    if line.code == Unavailable.code:
+        return Unavailable(line.error, details={"log": log[-50:]})
+    return Failed(line.error or "the build failed", details={"log": log[-50:]})
+
+
+def _check(response: requests.Response) -> None:
+    if not response.ok:
+        raise received("of-builder", response.status_code, response.content)

@@ -1,0 +1,65 @@
+"""The edge of every function: describes itself on GET, and turns an error into one JSON answer."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from . import __version__
+from .errors import CloudError, Unavailable
+
+Answer = dict[str, Any]
+
+
+class Event(Protocol):
+    """What the python3-http template hands to a handler."""
+
+    body: bytes
+    headers: Mapping[str, str]
+    method: str
+    path: str
+    query: Mapping[str, str]
+
+
+Handler = Callable[[Event, Any], Answer]
+
+
+def answer(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Answer:
+    """An answer in the template's form, as JSON."""
+    return {
+        "statusCode": status,
+        "body": json.dumps(body, ensure_ascii=False) + "\n",
+        "headers": {"Content-Type": "application/json", **(headers or {})},
+    }
+
+
+def function(name: str, *, takes: str) -> Callable[[Handler], Handler]:
+    """Wrap a handler: GET answers name, version and `takes`; every error becomes its status."""
+
+    def wrap(handler: Handler) -> Handler:
+        @functools.wraps(handler)
+        def handle(event: Event, context: Any) -> Answer:
+            if event.method == "GET":
+                return answer(200, {"name": name, "version": __version__, "takes": takes})
+            try:
+                return handler(event, context)
+            except CloudError as error:
+                return _refusal(name, error)
+            except Exception:
+                # The trace is for the operator; a caller learns only where to look.
+                traceback.print_exc()
+                return _refusal(name, CloudError(f"internal error: see the log of {name}"))
+
+        return handle
+
+    return wrap
+
+
+def _refusal(name: str, error: CloudError) -> Answer:
+    print(f"{name}: {error.status} {error.code}: {error.message}", file=sys.stderr, flush=True)
+    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Unavailable) else None
+    return answer(error.status, error.body(), headers)

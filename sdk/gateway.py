@@ -1,0 +1,145 @@
+"""The OpenFaaS gateway's REST API, as far as the cloud uses it.
+
+https://github.com/openfaas/faas/blob/master/api-docs/spec.openapi.yml
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import IO, Any
+
+import msgspec
+import requests
+
+from . import secrets
+from .errors import Misconfigured, Unavailable, Upstream, received
+from .sessions import CONNECT_SECONDS, reason, session
+from .settings import Settings
+
+
+class Status(msgspec.Struct, frozen=True, rename="camel"):
+    """A function as the gateway reports it (`FunctionStatus`).
+
+    `available_replicas` counts the replicas that are ready. `failure` is the local gateway's own: why
+    this version will not get ready.
+    """
+
+    name: str
+    image: str = ""
+    namespace: str = ""
+    env_process: str = ""
+    env_vars: Mapping[str, str] | None = None
+    labels: Mapping[str, str] | None = None
+    annotations: Mapping[str, str] | None = None
+    secrets: tuple[str, ...] | None = None
+    replicas: float = 0
+    available_replicas: float = 0
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """A client. Every call has a timeout; what the gateway can't do now is `Unavailable`."""
+
+    url: str
+    auth: tuple[str, str] | None = None
+    read_seconds: float = 30
+
+    @classmethod
+    def of(cls, settings: Settings) -> Gateway:
+        """With the credentials of the secrets basic-auth-user and basic-auth-password."""
+        if not settings.basic_auth:
+            return cls(settings.gateway_url)
+        user, password = (
+            secrets.read(name, settings.secret_mount_path).signing.decode()
+            for name in ("basic-auth-user", "basic-auth-password")
+        )
+        return cls(settings.gateway_url, (user, password))
+
+    def list(self) -> list[Status]:
+        """All functions. `Unavailable` and `Upstream` rather than an empty list: absence would delete."""
+        found: list[Status] = _decoded(self._call("GET", "/system/functions"), list[Status])
+        return found
+
+    def get(self, name: str) -> Status | None:
+        """The function `name`, None if there is none."""
+        response = self._call("GET", f"/system/function/{name}", missing=True)
+        return None if response.status_code == 404 else _decoded(response, Status)
+
+    def deploy(self, spec: Mapping[str, Any]) -> None:
+        """Update, or create where there is nothing to update, as faas-cli does."""
+        if self._call("PUT", "/system/functions", json=spec, missing=True, retries=0).status_code == 404:
+            self._call("POST", "/system/functions", json=spec, retries=0)
+
+    def delete(self, name: str) -> None:
+        """Delete `name`; that it was gone already is fine."""
+        self._call("DELETE", "/system/functions", json={"functionName": name}, missing=True)
+
+    def secret_names(self) -> set[str]:
+        rows = _decoded(self._call("GET", "/system/secrets"), list[dict[str, Any]])
+        return {str(row.get("name")) for row in rows}
+
+    def set_secret(self, name: str, value: str) -> None:
+        self._call("PUT", "/system/secrets", json={"name": name, "value": value})
+
+    def invoke(
+        self, name: str, body: bytes | IO[bytes], headers: Mapping[str, str], read_seconds: float
+    ) -> bytes:
+        """POST to a function and wait for its answer; an error answer is raised as what it stands for."""
+        path = f"/function/{name}"
+        response = self._send("POST", path, read_seconds, retries=0, data=body, headers=headers)
+        return _check(response, path).content
+
+    def queue(self, name: str, body: bytes, headers: Mapping[str, str], read_seconds: float) -> None:
+        """Hand a call to the gateway's queue; it is the gateway's once this returns."""
+        path = f"/async-function/{name}"
+        response = self._send("POST", path, read_seconds, retries=1, data=body, headers=headers)
+        if response.status_code == 404:
+            raise Misconfigured("the gateway has no queue: deploy OpenFaaS's queue-worker")
+        _check(response, path)
+
+    def logs(self, name: str, since: str, *, follow: bool, read_seconds: float) -> Iterator[str]:
+        """The log lines of a function (`text` of each entry), from RFC 3339 time `since`."""
+        query = {"name": name, "since": since, "follow": "true" if follow else "false"}
+        path = "/system/logs"
+        with self._send("GET", path, read_seconds, params=query, stream=True) as response:
+            _check(response, path)
+            for line in response.iter_lines():
+                yield _text(line)
+
+    def _call(
+        self, method: str, path: str, *, missing: bool = False, retries: int = 3, **rest: Any
+    ) -> requests.Response:
+        response = self._send(method, path, self.read_seconds, retries=retries, **rest)
+        return response if missing and response.status_code == 404 else _check(response, path)
+
+    def _send(
+        self, method: str, path: str, read_seconds: float, *, retries: int = 3, **rest: Any
+    ) -> requests.Response:
+        timeout = (min(CONNECT_SECONDS, read_seconds), read_seconds)
+        url = self.url.rstrip("/") + path
+        try:
+            return session(retries).request(method, url, auth=self.auth, timeout=timeout, **rest)
+        except requests.RequestException as error:
+            raise Unavailable(f"the gateway does not answer {method} {path}: {reason(error)}") from None
+
+
+def _check(response: requests.Response, path: str) -> requests.Response:
+    if not response.ok:
+        raise received(f"the gateway's {path}", response.status_code, response.content)
+    return response
+
+
+def _decoded(response: requests.Response, kind: Any) -> Any:
+    try:
+        return msgspec.json.decode(response.content, type=kind)
+    except msgspec.MsgspecError as error:
+        raise Upstream(f"the gateway's answer can't be read: {error}") from None
+
+
+def _text(line: bytes) -> str:
+    try:
+        return str(msgspec.json.decode(line).get("text", ""))
+    except (msgspec.MsgspecError, AttributeError):
+        return ""

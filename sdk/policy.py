@@ -1,0 +1,112 @@
+"""What an author may set in stack.yml, and what only the operator decides. Pure.
+
+docs/settings.md shows this as a table.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+
+from .errors import Refused
+from .settings import Settings
+from .shrinkwrap import DOCKERFILE
+from .stack import Function, Resources
+
+ANNOTATIONS = frozenset(
+    {"topic", "schedule", "com.openfaas.health.http.path", "com.openfaas.health.http.initialDelay"}
+)
+_PLATFORM_LABELS = frozenset({"openfaas-cloud", "role", "faas_function", "app"})
+_PLATFORM_PREFIXES = ("com.openfaas.", "Git-")
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SECRET = re.compile(r"[a-z0-9](?:[-.a-z0-9]*[a-z0-9])?")
+_LABEL_KEY = re.compile(
+    r"(?:[a-z0-9](?:[-.a-z0-9]{0,251}[a-z0-9])?/)?[A-Za-z0-9](?:[-._A-Za-z0-9]{0,61}[A-Za-z0-9])?"
+)
+_LABEL_VALUE = re.compile(r"(?:[A-Za-z0-9](?:[-._A-Za-z0-9]{0,61}[A-Za-z0-9])?)?")
+_MEMORY = re.compile(r"([0-9]{1,12})([kmgKMG]?)i?[bB]?")
+_CPU = re.compile(r"([0-9]{1,6})m|([0-9]{1,4}(?:\.[0-9]{1,6})?)")
+_BYTES = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
+
+
+def apply(function: Function, settings: Settings) -> Function:
+    """The function as it may be deployed; `Refused` names all of it that is not allowed.
+
+    Annotations, labels and constraints that only concern the cluster are left out, as in the
+    original: a stack.yml that works elsewhere works here.
+    """
+    problems = list(_problems(function, settings))
+    if problems:
+        raise Refused("; ".join(f"{function.name}: {problem}" for problem in problems))
+    return replace(
+        function,
+        annotations={key: text for key, text in function.annotations.items() if key in ANNOTATIONS},
+        labels={key: text for key, text in function.labels.items() if not _is_platform_label(key)},
+        constraints=(),
+    )
+
+
+def memory_bytes(text: str) -> int | None:
+    """`128Mi`, `128m`, `128M` or `134217728` in bytes; None if it is no amount of memory."""
+    match = _MEMORY.fullmatch(text)
+    return int(match[1]) * _BYTES[match[2].lower()] if match else None
+
+
+def cpu_milli(text: str) -> int | None:
+    """`500m` or `0.5` in thousandths of a CPU; None if it is no amount of CPU."""
+    match = _CPU.fullmatch(text)
+    if not match:
+        return None
+    return int(match[1]) if match[1] else round(float(match[2]) * 1000)
+
+
+def _problems(function: Function, settings: Settings) -> Iterator[str]:
+    if function.namespace:
+        yield "namespace is the operator's to choose"
+    if function.skip_build:
+        yield "skip_build: only what is built from the repository is deployed"
+    if function.build_secrets:
+        yield "build_secrets are not available here"
+    if function.lang.lower() == DOCKERFILE and not settings.enable_dockerfile_lang:
+        yield "lang: dockerfile is not enabled here (setting enable_dockerfile_lang)"
+    for name in function.build_args:
+        if not _NAME.fullmatch(name) or _is_platform_argument(name, settings):
+            yield f"build arg {name} is not yours to set"
+    for name in function.environment:
+        if not _NAME.fullmatch(name):
+            yield f"environment: {name!r} is no name of a variable"
+    for name in function.secrets:
+        if not _SECRET.fullmatch(name) or len(name) > 200:
+            yield f"secret {name!r} is no name of a secret"
+    for key, text in function.labels.items():
+        if not _LABEL_KEY.fullmatch(key) or not _LABEL_VALUE.fullmatch(text):
+            yield f"label {key}: {text!r} is not a label that Kubernetes takes"
+    yield from _excess("limits", function.limits, settings)
+    yield from _excess("requests", function.requests, settings)
+
+
+def _excess(what: str, wanted: Resources, settings: Settings) -> Iterator[str]:
+    if wanted.memory:
+        most, given = settings.function_memory_limit_mb * 1024**2, memory_bytes(wanted.memory)
+        if not given or given > most:
+            yield f"{what}.memory {wanted.memory!r}: at most {settings.function_memory_limit_mb}Mi"
+    if wanted.cpu:
+        milli = cpu_milli(wanted.cpu)
+        if not milli or milli > settings.function_cpu_limit_milli:
+            yield f"{what}.cpu {wanted.cpu!r}: at most {settings.function_cpu_limit_milli}m"
+
+
+def _is_platform_argument(name: str, settings: Settings) -> bool:
+    upper = name.upper()
+    return (
+        upper.endswith("_PROXY")
+        or upper.startswith("BUILDKIT_")
+        or upper == "SOURCE_DATE_EPOCH"
+        or upper in {key.upper() for key in settings.build_args}
+    )
+
+
+def _is_platform_label(key: str) -> bool:
+    return key in _PLATFORM_LABELS or key.startswith(_PLATFORM_PREFIXES)

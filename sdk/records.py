@@ -1,0 +1,134 @@
+"""Stage records: each stage of a push prints one JSON line to stdout.
+
+The push hook, the command line and whoever reads `/system/logs` follow a push by them; there is no
+other bookkeeping. A line stays under 12 KiB, so that no log driver splits it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+
+import msgspec
+
+from .errors import CloudError, Refused, Superseded, Unavailable
+
+LOG_BYTES = 8_000
+TERMINAL_STAGE = "push"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Whose stage it is: the delivery, the repository and the commit."""
+
+    delivery: str
+    owner: str
+    repo: str
+    sha: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """`outcome`: ok, unchanged, failed, refused, superseded, skipped or retry; `seconds` it took."""
+
+    at: str
+    delivery: str
+    owner: str
+    repo: str
+    sha: str
+    function: str
+    stage: str
+    outcome: str
+    seconds: float
+    error: str = ""
+    log: list[str] = field(default_factory=list)
+    url: str = ""
+
+    @property
+    def time(self) -> float:
+        """`at` in seconds since 1970."""
+        return datetime.fromisoformat(self.at).timestamp()
+
+    @property
+    def terminal(self) -> bool:
+        """Whether this is the push's last word."""
+        return self.stage == TERMINAL_STAGE and self.outcome != "retry"
+
+
+@dataclass
+class Stage:
+    """What a stage may say of itself before it ends."""
+
+    outcome: str = "ok"
+    log: list[str] = field(default_factory=list)
+    url: str = ""
+
+
+@contextmanager
+def stage(name: str, subject: Subject, function: str = "") -> Iterator[Stage]:
+    """Time a stage and print its record, also when it raises."""
+    told, started, error = Stage(), time.monotonic(), ""
+    try:
+        yield told
+    except Exception as raised:
+        told.outcome, error = outcome_of(raised), str(raised)
+        if isinstance(raised, CloudError):
+            told.log = told.log or list(raised.details.get("log", ()))
+        raise
+    finally:
+        emit(name, subject, function, told, time.monotonic() - started, error)
+
+
+def outcome_of(error: Exception) -> str:
+    if isinstance(error, Superseded):
+        return "superseded"
+    if isinstance(error, Unavailable):
+        return "retry"
+    return "refused" if isinstance(error, Refused) else "failed"
+
+
+def emit(name: str, subject: Subject, function: str, told: Stage, seconds: float, error: str = "") -> None:
+    record = Record(
+        at=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+        delivery=subject.delivery,
+        owner=subject.owner,
+        repo=subject.repo,
+        sha=subject.sha,
+        function=function,
+        stage=name,
+        outcome=told.outcome,
+        seconds=round(seconds, 3),
+        error=error[:2_000],
+        log=tail(told.log),
+        url=told.url,
+    )
+    # One write: lines of several threads must not mix.
+    print(msgspec.json.encode(record).decode() + "\n", end="", flush=True)
+
+
+def tail(lines: list[str], limit: int = LOG_BYTES) -> list[str]:
+    """The last lines that fit into `limit` bytes; a longer line is cut at its end."""
+    kept: list[str] = []
+    room = limit
+    for line in reversed(lines):
+        line = line[:500]
+        room -= len(line.encode()) + 1
+        if room < 0:
+            break
+        kept.append(line)
+    return kept[::-1]
+
+
+def parse(text: str) -> Record | None:
+    """The record in a log line, or None: a watchdog may put a prefix, and others log there too."""
+    start = text.find("{")
+    if start < 0:
+        return None
+    try:
+        record = msgspec.json.decode(text[start:].strip(), type=Record)
+        return record if record.time else None
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
+        return None

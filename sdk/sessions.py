@@ -1,0 +1,51 @@
+"""Pooled HTTP connections, one session a thread, and how a hand-over is retried."""
+
+from __future__ import annotations
+
+import threading
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util.retry import Retry
+
+from .errors import RETRIED
+
+CONNECT_SECONDS = 3.05
+
+
+class _Local(threading.local):
+    def __init__(self) -> None:
+        self.sessions: dict[int, requests.Session] = {}
+
+
+_local = _Local()
+
+
+def session(retries: int = 3) -> requests.Session:
+    """This thread's session: retries connection errors and `RETRIED`, with backoff.
+
+    Every call that we send through it is idempotent, so all methods are retried. Give each call a
+    timeout: `(CONNECT_SECONDS, read seconds)`.
+    """
+    if retries not in _local.sessions:
+        policy = Retry(
+            total=retries,
+            backoff_factor=0.2,
+            status_forcelist=RETRIED,
+            allowed_methods=None,
+            respect_retry_after_header=False,
+            raise_on_status=False,
+        )
+        made = requests.Session()
+        made.trust_env = False  # no proxy between the pieces, and no ~/.netrc
+        for scheme in ("http://", "https://"):
+            made.mount(scheme, HTTPAdapter(pool_maxsize=16, max_retries=policy))
+        _local.sessions[retries] = made
+    return _local.sessions[retries]
+
+
+def reason(error: requests.RequestException) -> str:
+    """The last cause without its chain of wrappers: `connection refused`, `timed out`."""
+    text = str(error).lower()
+    known = ("connection refused", "timed out", "name or service not known", "connection reset")
+    return next((cause for cause in known if cause in text), type(error).__name__)

@@ -1,0 +1,40 @@
+"""What all tests share: the staged functions, the data, and a work folder for secrets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from local.staging import stage
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT / "tests" / "data"
+
+# Real GitHub payloads and OpenFaaS's API description stand beside a maintainer's checkout only.
+SHARED = ROOT.parent / "shared"
+
+stage()
+
+
+@pytest.fixture
+def secret_folder(tmp_path: Path) -> Path:
+    """A folder of secret files, as a cluster mounts them."""
+    folder = tmp_path / "secrets"
+    folder.mkdir()
+    for name, value in {
+        "github-webhook-secret": "webhook",
+        "payload-secret": "payload",
+        "builder-secret": "builder",
+        "basic-auth-user": "admin",
+        "basic-auth-password": "s3cret",
+    }.items():
+        (folder / name).write_text(f"{value}\n")
+    return folder
+
+
+@pytest.fixture
+def shared() -> Path:
+    if not SHARED.is_dir():
+        pytest.skip("GitHub's examples and OpenFaaS's API description are not part of a clone")
+    return SHARED

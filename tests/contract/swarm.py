@@ -1,0 +1,178 @@
+"""A Swarm in memory for the local gateway: services whose tasks are small servers on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.test_utils import TestServer
+
+from local.gateway.deployment import Deployment
+from local.gateway.errors import GatewayError
+from local.gateway.secrets import NAME
+from local.gateway.swarm import CANDIDATE, Generation, Task
+
+
+@dataclass
+class Behaviour:
+    """How the tasks of an image behave."""
+
+    ready_after: float = 0.0
+    dies_after: float | None = None
+    rejected: str = ""
+    answer: Callable[[web.Request], Awaitable[web.StreamResponse]] | None = None
+    ready_paths: Sequence[str] = ("/_/ready",)
+
+
+@dataclass
+class Service:
+    generation: Generation
+    behaviour: Behaviour
+    replicas: int
+    deaths: int = 0
+    server: TestServer | None = None
+    calls: list[str] = field(default_factory=list)
+    started: float = 0.0
+
+
+class FakeSwarm:
+    """The methods of local.gateway.swarm.Swarm; `behaviours` by image, names resolved by `Resolver`."""
+
+    def __init__(self) -> None:
+        self.services: dict[str, Service] = {}
+        self.behaviours: dict[str, Behaviour] = {}
+        self.unpullable: set[str] = set()
+        self.secret_rows: list[dict[str, Any]] = []
+        self.removed: list[str] = []
+        self.created: list[str] = []
+        self.marked: list[str] = []
+
+    async def generations(self) -> list[Generation]:
+        return [service.generation for service in self.services.values()]
+
+    async def create(
+        self, deployment: Deployment, number: int, secrets: Mapping[str, tuple[str, str]]
+    ) -> Generation:
+        service_id = uuid.uuid4().hex
+        name = f"{deployment.service}-{service_id[:8]}"
+        generation = Generation(service_id, name, deployment.service, number, deployment, CANDIDATE)
+        behaviour = self.behaviours.get(deployment.image, Behaviour())
+        service = Service(generation, behaviour, 1)
+        self.services[service_id] = service
+        self.created.append(deployment.image)
+        service.started = asyncio.get_running_loop().time()
+        await self._start(service)
+        return generation
+
+    async def mark(self, generation: Generation, *, replicas: int | None = None) -> None:
+        if generation.service_id not in self.services:
+            raise GatewayError(500, "no such service")
+        self.marked.append(f"{generation.service} {generation.state}")
+        if replicas is not None:
+            self.services[generation.service_id].replicas = replicas
+
+    async def remove(self, generation: Generation) -> None:
+        service = self.services.pop(generation.service_id, None)
+        if service:
+            self.removed.append(generation.deployment.image)
+            await self._stop(service)
+
+    async def tasks(self, service_id: str | None = None) -> Mapping[str, list[Task]]:
+        found = {}
+        for key, service in self.services.items():
+            if service_id in (None, key):
+                found[key] = self._tasks(service)
+        return found
+
+    async def check_image(self, image: str) -> None:
+        if image in self.unpullable:
+            raise GatewayError(400, f"unable to pull image {image}: cannot pull: not found")
+
+    async def secrets(self, label: str) -> Sequence[Mapping[str, Any]]:
+        return self.secret_rows
+
+    async def create_secret(self, name: str, value: bytes, labels: Mapping[str, str]) -> None:
+        spec = {"Name": name, "Labels": {NAME: labels[NAME]}}
+        self.secret_rows.append({"ID": uuid.uuid4().hex, "Spec": spec, "value": value})
+
+    async def remove_secret(self, secret_id: str) -> bool:
+        self.secret_rows = [row for row in self.secret_rows if row["ID"] != secret_id]
+        return True
+
+    async def prune_images(self, label: str) -> None:
+        pass
+
+    def _tasks(self, service: Service) -> list[Task]:
+        behaviour, age = service.behaviour, asyncio.get_running_loop().time() - service.started
+        if behaviour.rejected:
+            return [Task("rejected", behaviour.rejected, None, "", "shutdown")]
+        if behaviour.dies_after is not None and age > behaviour.dies_after:
+            deaths = 1 + int(age / (behaviour.dies_after + 0.05))
+            return [Task("failed", "task: non-zero exit (1)", 1, "", "shutdown")] * deaths
+        state = "running" if service.replicas else "shutdown"
+        return [
+            Task(state, "", None, service.generation.service, "running" if service.replicas else "shutdown")
+        ]
+
+    async def _start(self, service: Service) -> None:
+        app = web.Application()
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            service.calls.append(request.path)
+            age = asyncio.get_running_loop().time() - service.started
+            if request.path.startswith("/_/"):
+                if request.path not in service.behaviour.ready_paths:
+                    return web.Response(status=404)
+                return web.Response(status=200 if age >= service.behaviour.ready_after else 503)
+            if service.behaviour.answer:
+                return await service.behaviour.answer(request)
+            return web.Response(text=service.generation.deployment.image)
+
+        app.router.add_route("*", "/{path:.*}", handle)
+        service.server = TestServer(app)
+        await service.server.start_server()
+
+    async def _stop(self, service: Service) -> None:
+        if service.server:
+            await service.server.close()
+
+    async def close(self) -> None:
+        for service in self.services.values():
+            await self._stop(service)
+
+    def of(self, image: str) -> Service:
+        return next(
+            service for service in self.services.values() if service.generation.deployment.image == image
+        )
+
+
+class Resolver(AbstractResolver):
+    """Resolves a service's name to its server, as the DNS of an overlay network does."""
+
+    def __init__(self, swarm: FakeSwarm) -> None:
+        self._swarm = swarm
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        for service in self._swarm.services.values():
+            if service.generation.service == host and service.server:
+                found = ResolveResult(
+                    hostname=host,
+                    host="127.0.0.1",
+                    port=service.server.port or 0,
+                    family=family,
+                    proto=0,
+                    flags=0,
+                )
+                return [found]
+        raise OSError(f"no such name: {host}")
+
+    async def close(self) -> None:
+        pass

@@ -1,0 +1,593 @@
+"""The local gateway's REST API, against what a real gateway answered, with a Swarm in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from yarl import URL
+
+from local.gateway.app import Gateway
+from local.gateway.settings import Settings
+from sdk.settings import Seconds
+
+from . import recordings
+from .swarm import Behaviour, FakeSwarm, Resolver
+
+Client = TestClient[web.Request, web.Application]
+AUTH = {"Authorization": "Basic " + base64.b64encode(b"admin:s3cret").decode()}
+V1, V2, V3 = (f"r/acme/hello@sha256:{digit * 64}" for digit in "123")
+PATIENCE = 5.0
+
+
+@pytest.fixture
+def settings(tmp_path: Path, secret_folder: Path) -> Settings:
+    return Settings(
+        secret_mount_path=str(secret_folder),
+        queue_path=str(tmp_path / "queue"),
+        queue_backoff=Seconds(0.05),
+        queue_backoff_limit=Seconds(0.1),
+        queue_attempts=5,
+        probation=Seconds(0.4),
+        drain_timeout=Seconds(3),
+        connect_patience=Seconds(0.3),
+    )
+
+
+@asynccontextmanager
+async def serving(settings: Settings, swarm: FakeSwarm) -> AsyncIterator[Client]:
+    app = Gateway(settings, swarm, Resolver(swarm)).app()  # type: ignore[arg-type]
+    async with TestClient(TestServer(app, handler_cancellation=True), headers=AUTH) as client:
+        yield client
+
+
+def run(settings: Settings, test: Callable[[Client, FakeSwarm], Awaitable[None]]) -> None:
+    async def whole() -> None:
+        swarm = FakeSwarm()
+        try:
+            async with serving(settings, swarm) as client:
+                await test(client, swarm)
+        finally:
+            await swarm.close()
+
+    asyncio.run(whole())
+
+
+def spec(image: str = V1, **extra: Any) -> dict[str, Any]:
+    return {"service": "hello", "image": image, **extra}
+
+
+async def status(client: Client, name: str = "hello") -> dict[str, Any]:
+    async with client.get(f"/system/function/{name}") as answer:
+        return await answer.json() if answer.status == 200 else {}
+
+
+async def until(check: Callable[[], Awaitable[bool]]) -> None:
+    deadline = asyncio.get_running_loop().time() + PATIENCE
+    while not await check():
+        assert asyncio.get_running_loop().time() < deadline, "it did not come true in time"
+        await asyncio.sleep(0.02)
+
+
+async def deployed(client: Client, image: str = V1, **extra: Any) -> None:
+    method = "PUT" if await status(client) else "POST"
+    answer = await client.request(method, "/system/functions", json=spec(image, **extra))
+    assert answer.status == 200, await answer.text()
+
+    async def is_ready() -> bool:
+        found = await status(client)
+        return found["image"] == image and bool(found.get("availableReplicas"))
+
+    await until(is_ready)
+
+
+async def text_of(client: Client, path: str = "/function/hello") -> tuple[int, str]:
+    async with client.get(path) as answer:
+        return answer.status, await answer.text()
+
+
+# Recordings that the local gateway answers with the same status and, but for what names the provider,
+# the same text.
+SAME_TEXT = [
+    "03-function-status-missing",
+    "13-update-missing",
+    "14-delete-missing",
+    "16-delete-malformed",
+    "17-deploy-malformed",
+    "18-deploy-empty-body",
+    "19-deploy-empty-object",
+    "21-invoke-unknown",
+    "23-deploy-bad-ref",
+    "30-secrets-empty",
+    "36-secret-bad-name",
+    "37-secret-empty-name",
+    "38-secret-malformed",
+    "54-deploy-missing-secret",
+    "84-healthz",
+    "C4-async-unknown-fn",
+    "C6-async-get",
+]
+SAME_STATUS = [
+    "01-system-info",
+    "02-functions-empty",
+    "06-deploy-ok",
+    "20-deploy-wrong-type",
+    "31-secret-create",
+]
+
+
+@pytest.mark.parametrize("name", SAME_TEXT + SAME_STATUS)
+def test_it_answers_as_the_recorded_gateway(name: str, settings: Settings) -> None:
+    exchange = recordings.load(name)
+
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        async with client.request(exchange.method, exchange.path, data=exchange.request.body) as answer:
+            assert answer.status == exchange.status
+            if name in SAME_TEXT:
+                assert exchange.response
+                assert await answer.text() == exchange.response.body.decode()
+
+    run(settings, test)
+
+
+@pytest.mark.parametrize("name", ["04-no-auth", "05-wrong-auth"])
+def test_it_asks_for_credentials_as_recorded(name: str, settings: Settings) -> None:
+    exchange = recordings.load(name)
+
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        wrong = {"Authorization": exchange.request.headers.get("Authorization", "")}
+        async with aiohttp.ClientSession(headers=wrong) as stranger:
+            for path in ("/system/functions", "/system/secrets", "/system/info", "/system/logs?name=x"):
+                async with stranger.get(client.make_url(path)) as answer:
+                    assert (answer.status, await answer.text()) == (401, "invalid credentials\n")
+                    assert answer.headers["WWW-Authenticate"] == 'Basic realm="Restricted"'
+            async with stranger.get(client.make_url("/healthz")) as answer:
+                assert answer.status == 200
+
+    run(settings, test)
+
+
+def test_what_was_sent_comes_back_in_the_status(settings: Settings) -> None:
+    sent = json.loads(recordings.load("55-deploy-full").request.body)
+
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        assert (await client.put("/system/secrets", json={"name": "s1", "value": "v"})).status == 200
+        assert (await client.post("/system/functions", json=sent)).status == 200
+        found = await status(client)
+        for key in ("image", "envVars", "envProcess", "secrets", "labels", "annotations", "limits"):
+            assert found[key] == sent[key]
+        assert found["namespace"] == "openfaas-fn"
+        [listed] = await (await client.get("/system/functions")).json()
+        assert (listed["name"], listed["labels"]) == ("hello", {"l1": "x"})
+
+    run(settings, test)
+
+
+def test_a_function_that_exists_is_not_created_again(settings: Settings) -> None:
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        await deployed(client)
+        assert (await client.post("/system/functions", json=spec(V2))).status == 400
+        assert await text_of(client) == (200, V1)
+
+    run(settings, test)
+
+
+def test_an_image_that_cannot_be_pulled_never_touches_the_old_version(settings: Settings) -> None:
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        await deployed(client)
+        swarm.unpullable.add(V2)
+        answer = await client.put("/system/functions", json=spec(V2))
+        assert answer.status == 400
+        assert "unable to pull image" in await answer.text()
+        assert await text_of(client) == (200, V1)
+        assert (await status(client))["availableReplicas"] == 1
+
+    run(settings, test)
+
+
+def test_calls_go_on_during_an_update_and_then_only_the_new_version_answers(settings: Settings) -> None:
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        await deployed(client)
+        swarm.behaviours[V2] = Behaviour(ready_after=0.3)
+        answers: list[tuple[int, str]] = []
+        done = asyncio.Event()
+
+        async def call() -> None:
+            while not done.is_set():
+                answers.append(await text_of(client))
+
+        callers = [asyncio.create_task(call()) for _ in range(4)]
+        await deployed(client, V2)
+        after = len(answers)
+        await asyncio.sleep(0.1)
+        done.set()
+        await asyncio.gather(*callers)
+        assert {code for code, _ in answers} == {200}
+        assert {text for _, text in answers} == {V1, V2}
+        assert {text for _, text in answers[after + 4 :]} == {V2}
+        await until(lambda: asyncio.sleep(0, swarm.removed == [V1]))
+
+    run(settings, test)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "said"),
+    [
+        (Behaviour(dies_after=0.0), "non-zero exit (1)"),
+        (Behaviour(dies_after=0.25), "non-zero exit (1)"),
+        (Behaviour(rejected="No such image"), "No such image"),
+    ],
+    ids=["at start", "after half a second", "rejected"],
+)
+def test_a_version_that_dies_never_takes_the_old_one_down(
+    behaviour: Behaviour, said: str, settings: Settings
+) -> None:
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        await deployed(client)
+        swarm.behaviours[V2] = behaviour
+        assert (await client.put("/system/functions", json=spec(V2))).status == 200
+
+        async def has_failed() -> bool:
+            return "failure" in await status(client)
+
+        await until(has_failed)
+        found = await status(client)
+        assert said in found["failure"]
+        assert "availableReplicas" not in found
+        assert await text_of(client) == (200, V1)
+        assert V1 not in swarm.removed
+        await deployed(client, V3)
+        assert await text_of(client) == (200, V3)
+
+    run(settings, test)
+
+
+def test_a_version_is_not_available_before_its_probation_is_over(settings: Settings) -> None:
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        swarm.behaviours[V1] = Behaviour(dies_after=0.25)
+        await client.post("/system/functions", json=spec(V1))
+        seen: list[int] = []
+
+        async def has_failed() -> bool:
+            found = await status(client)
+            seen.append(found.get("availableReplicas", 0))
+            return "failure" in found
+
+        await until(has_failed)
+        assert set(seen) == {0}
+
+    run(settings, test)
+
+
+def test_readiness_never_calls_the_handler(settings: Settings) -> None:
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        await deployed(client)
+        swarm.behaviours[V2] = Behaviour(ready_paths=("/_/health",))
+        await deployed(client, V2)
+        swarm.behaviours[V3] = Behaviour(ready_paths=("/_/up",))
+        await deployed(client, V3, annotations={"com.openfaas.health.http.path": "/_/up"})
+        assert set(swarm.of(V3).calls) == {"/_/up"}
+
+    run(settings, test)
+
+
+def test_deploying_what_runs_changes_only_labels(settings: Settings) -> None:
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        await deployed(client)
+        swarm.behaviours[V2] = Behaviour(ready_after=60)
+        await client.put("/system/functions", json=spec(V2))
+        await deployed(client, V1, annotations={"nonce": "2"})
+        assert swarm.created == [V1, V2]
+        assert (await status(client))["annotations"] == {"nonce": "2"}
+        await until(lambda: asyncio.sleep(0, swarm.removed == [V2]))
+        assert await text_of(client) == (200, V1)
+
+    run(settings, test)
+
+
+def test_a_newer_deploy_takes_the_place_of_one_that_is_still_being_proven(settings: Settings) -> None:
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        await deployed(client)
+        swarm.behaviours[V2] = Behaviour(ready_after=60)
+        await client.put("/system/functions", json=spec(V2))
+        await deployed(client, V3)
+        assert await text_of(client) == (200, V3)
+        await until(lambda: asyncio.sleep(0, sorted(swarm.removed) == [V1, V2]))
+
+    run(settings, test)
+
+
+def test_a_restart_forgets_nothing(settings: Settings) -> None:
+    async def whole() -> None:
+        swarm = FakeSwarm()
+        try:
+            async with serving(settings, swarm) as client:
+                await deployed(client, V1)
+                swarm.behaviours[V2] = Behaviour(ready_after=0.5)
+                await client.put("/system/functions", json=spec(V2))
+            async with serving(settings, swarm) as client:
+                assert await text_of(client) == (200, V1)
+
+                async def has_switched() -> bool:
+                    return await text_of(client) == (200, V2)
+
+                await until(has_switched)
+                await until(lambda: asyncio.sleep(0, swarm.removed == [V1]))
+        finally:
+            await swarm.close()
+
+    asyncio.run(whole())
+
+
+def test_what_was_removed_behind_its_back_can_be_deployed_again(settings: Settings) -> None:
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        await deployed(client)
+        await swarm.remove(swarm.of(V1).generation)
+        assert (await client.put("/system/functions", json=spec(V2))).status == 404
+        await deployed(client, V2)
+
+    run(settings, test)
+
+
+def test_a_deleted_function_is_gone_at_once(settings: Settings) -> None:
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        await deployed(client)
+        answer = await client.delete("/system/functions", json={"functionName": "hello"})
+        assert answer.status == 200
+        assert await status(client) == {}
+        assert await text_of(client) == (503, "No endpoints available for: hello.\n")
+        assert not swarm.services
+
+    run(settings, test)
+
+
+def test_a_call_is_streamed_both_ways_with_its_path_query_and_headers(settings: Settings) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(
+            status=207, headers={"X-Path": request.raw_path, "X-Mine": request.headers["X-Mine"]}
+        )
+        await response.prepare(request)
+        assert "Connection-Only" not in request.headers
+        async for piece in request.content.iter_any():
+            await response.write(piece)
+        return response
+
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        swarm.behaviours[V1] = Behaviour(answer=answer)
+        await deployed(client)
+        gate = asyncio.Event()
+
+        async def body() -> AsyncIterator[bytes]:
+            yield b"one"
+            await gate.wait()
+            yield b"two"
+
+        headers = {"X-Mine": "1", "Connection": "close, Connection-Only", "Connection-Only": "x"}
+        url = URL(f"{client.make_url('/')}function/hello/a%20b/c?x=%2F&y", encoded=True)
+        async with client.session.patch(url, data=body(), headers=headers) as got:
+            assert (got.status, got.headers["X-Path"]) == (207, "/a%20b/c?x=%2F&y")
+            assert got.headers["X-Call-Id"]
+            assert await got.content.readexactly(3) == b"one"
+            gate.set()
+            assert await got.content.read() == b"two"
+
+    run(settings, test)
+
+
+def test_a_function_that_cannot_be_reached_is_500(settings: Settings) -> None:
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        await deployed(client)
+        service = swarm.of(V1)
+        assert service.server
+        await service.server.close()
+        assert await text_of(client) == (500, "Can't reach service for: hello.\n")
+
+    run(settings, test)
+
+
+def test_callers_of_a_version_that_dies_on_probation_get_the_old_one(settings: Settings) -> None:
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        await deployed(client)
+        swarm.behaviours[V2] = Behaviour(dies_after=0.25)
+        await client.put("/system/functions", json=spec(V2))
+
+        async def has_switched() -> bool:
+            return await text_of(client) == (200, V2)
+
+        await until(has_switched)
+        server = swarm.of(V2).server
+        assert server
+        await server.close()
+        assert await text_of(client) == (200, V1)
+
+    run(replace(settings, connect_patience=Seconds(3)), test)
+
+
+def test_an_answer_that_breaks_off_is_asked_for_again_if_that_does_no_harm(settings: Settings) -> None:
+    broken: list[str] = []
+
+    async def break_off_once(request: web.Request) -> web.StreamResponse:
+        if len(broken) % 2:
+            broken.append("no")
+            return web.Response(text="whole")
+        broken.append("yes")
+        response = web.StreamResponse(headers={"Content-Length": "100"})
+        await response.prepare(request)
+        await response.write(b"part")
+        assert request.transport
+        request.transport.abort()
+        return response
+
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        swarm.behaviours[V1] = Behaviour(answer=break_off_once)
+        await deployed(client)
+        assert await text_of(client) == (200, "whole")
+        async with client.post("/function/hello", data=b"order") as answer:
+            assert answer.status == 500, "a POST may have been carried out"
+        assert broken == ["yes", "no", "yes"]
+
+    run(settings, test)
+
+
+def test_a_call_that_takes_too_long_is_502(settings: Settings) -> None:
+    async def hang(request: web.Request) -> web.Response:
+        await asyncio.sleep(30)
+        return web.Response()
+
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        swarm.behaviours[V1] = Behaviour(answer=hang)
+        await deployed(client)
+        assert await text_of(client) == (502, "")
+
+    run(replace(settings, upstream_timeout=Seconds(1)), test)
+
+
+def test_secrets_are_upserted_and_functions_get_the_new_value(settings: Settings) -> None:
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        for value in ("one", "two"):
+            assert (await client.post("/system/secrets", json={"name": "s1", "value": value})).status == 200
+        assert await (await client.get("/system/secrets")).json() == [
+            {"name": "s1", "namespace": "openfaas-fn"}
+        ]
+        assert [row["value"] for row in swarm.secret_rows] == [b"two"]
+        await deployed(client, V1, secrets=["s1"])
+        assert (await client.put("/system/secrets", json={"name": "s1", "rawValue": "AAEC"})).status == 200
+        assert swarm.secret_rows[-1]["value"] == b"\0\1\2"
+        assert swarm.created == [V1, V1], "a new generation reads the new value"
+        assert (await client.delete("/system/secrets", json={"name": "s1"})).status == 500
+        await client.delete("/system/functions", json={"functionName": "hello"})
+        assert (await client.delete("/system/secrets", json={"name": "s1"})).status == 200
+
+    run(settings, test)
+
+
+def test_a_queued_call_is_made_with_its_headers_and_path(settings: Settings) -> None:
+    got: list[tuple[str, bytes, str]] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        got.append((request.path_qs, await request.read(), request.headers["X-Cloud-Signature"]))
+        return web.Response()
+
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        swarm.behaviours[V1] = Behaviour(answer=answer)
+        await deployed(client)
+        headers = {"X-Cloud-Signature": "sha256=1"}
+        queued = await client.post("/async-function/hello/p?q=1", data=b"body", headers=headers)
+        assert (queued.status, await queued.read()) == (202, b"")
+        assert queued.headers["X-Call-Id"]
+        await until(lambda: asyncio.sleep(0, bool(got)))
+        assert got == [("/p?q=1", b"body", "sha256=1")]
+
+    run(settings, test)
+
+
+@pytest.mark.parametrize(("code", "tries"), [(503, 5), (502, 5), (429, 5), (500, 1), (422, 1), (401, 1)])
+def test_a_queued_call_is_tried_again_only_if_it_may_succeed(
+    code: int, tries: int, settings: Settings
+) -> None:
+    calls: list[int] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        calls.append(code)
+        return web.Response(status=code)
+
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        swarm.behaviours[V1] = Behaviour(answer=answer)
+        await deployed(client)
+        await client.post("/async-function/hello", data=b"x")
+        await until(lambda: asyncio.sleep(0, len(calls) == tries))
+        await asyncio.sleep(0.3)
+        assert len(calls) == tries
+
+    run(settings, test)
+
+
+def test_a_queued_call_of_a_function_that_comes_later_is_made(settings: Settings) -> None:
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        assert (await client.post("/async-function/hello", data=b"x")).status == 202
+        await asyncio.sleep(0.1)
+        await deployed(client)
+        await until(lambda: asyncio.sleep(0, "/" in swarm.of(V1).calls))
+
+    run(replace(settings, queue_attempts=50), test)
+
+
+def test_at_most_four_calls_of_one_function_are_made_at_once(settings: Settings) -> None:
+    running, most, done = 0, 0, 0
+
+    async def answer(request: web.Request) -> web.Response:
+        nonlocal running, most, done
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.05)
+        running -= 1
+        done += 1
+        return web.Response()
+
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        swarm.behaviours[V1] = Behaviour(answer=answer)
+        await deployed(client)
+        for _ in range(12):
+            await client.post("/async-function/hello", data=b"x")
+        await until(lambda: asyncio.sleep(0, done == 12))
+        assert most == 4
+
+    run(settings, test)
+
+
+def test_queued_calls_survive_a_restart_also_the_one_that_was_being_made(settings: Settings) -> None:
+    calls: list[bytes] = []
+    hanging = True
+
+    async def answer(request: web.Request) -> web.Response:
+        calls.append(await request.read())
+        if hanging:
+            await asyncio.sleep(60)
+        return web.Response()
+
+    async def whole() -> None:
+        nonlocal hanging
+        swarm = FakeSwarm()
+        swarm.behaviours[V1] = Behaviour(answer=answer)
+        try:
+            async with serving(settings, swarm) as client:
+                await deployed(client)
+                for number in range(6):
+                    await client.post("/async-function/hello", data=b"%d" % number)
+                await until(lambda: asyncio.sleep(0, len(calls) == 4))
+            hanging = False
+            calls.clear()
+            async with serving(settings, swarm) as client:
+                await until(lambda: asyncio.sleep(0, len(calls) == 6))
+                assert sorted(calls) == [b"%d" % number for number in range(6)]
+            async with serving(settings, swarm) as client:
+                await asyncio.sleep(0.2)
+                assert len(calls) == 6, "what has succeeded is not made again"
+        finally:
+            await swarm.close()
+
+    asyncio.run(whole())
+
+
+def test_the_queue_is_bounded_in_length_and_size(settings: Settings) -> None:
+    recorded = recordings.FOLDER / "C8-async-256001-bytes.txt"
+    assert "maximum: 256000 bytes" in recorded.read_text()
+
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        big = await client.post("/async-function/hello", data=bytes(256_001))
+        assert (big.status, "maximum: 256000 bytes" in await big.text()) == (500, True)
+        assert (await client.post("/async-function/hello", data=bytes(256_000))).status == 202
+        codes = [(await client.post("/async-function/hello", data=b"x")).status for _ in range(4)]
+        assert codes == [202, 202, 429, 429]
+
+    run(replace(settings, queue_limit=3, queue_backoff=Seconds(60), queue_backoff_limit=Seconds(60)), test)

@@ -1,0 +1,179 @@
+"""The platform under what operators do to it, and what happens to machines."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import requests
+
+from local.state import State
+from sdk import secrets, signature
+from sdk.builder import Builder
+
+from .cloud import Caller, Cloud, Repository, execute, handler, stack, until
+from .test_security import base_image, tar
+
+Make = Callable[..., Repository]
+
+
+def containers(cloud: Cloud) -> set[str]:
+    """What runs, without what Swarm is still stopping: functions that other tests have deleted."""
+    services = {service.name for service in cloud.engine.services.list()}
+    return {
+        container.id or ""
+        for container in cloud.engine.containers.list()
+        if container.labels.get("com.docker.swarm.service.name") in {None, *services}
+    }
+
+
+def test_up_again_is_quick_and_breaks_nothing(cloud: Cloud) -> None:
+    before = containers(cloud)
+    caller = Caller(cloud.url("alice-hello"))
+    started = time.monotonic()
+    with caller.calling(1):
+        done = cloud.cli("up")
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - started < 30
+    assert "Your function is live" in done.stderr
+    assert containers(cloud) == before
+    assert {status for status, _ in caller.answers} == {200}
+
+
+def test_the_gateway_forgets_nothing_when_it_is_killed(cloud: Cloud, repository: Make) -> None:
+    repo = repository()
+    repo.functions(hello="one")
+    assert repo.push()[0] == 0
+    before = cloud.names()
+    cloud.container("gateway").kill("SIGKILL")
+    cloud.container("gateway").start()
+    until(lambda: up(cloud))
+    assert cloud.names() == before
+    assert repo.call("hello") == (200, "one")
+    repo.functions(hello="two")
+    assert repo.push()[0] == 0
+    assert repo.call("hello") == (200, "two")
+
+
+def up(cloud: Cloud) -> bool:
+    try:
+        return requests.get(f"{cloud.state.gateway_url}/healthz", timeout=5).ok
+    except requests.RequestException:
+        return False
+
+
+def test_a_push_is_not_lost_when_the_gateway_is_killed_in_the_middle(cloud: Cloud, repository: Make) -> None:
+    repo = repository()
+    repo.commit(
+        {
+            "stack.yml": stack("hello", build_args="{ADDITIONAL_PACKAGE: file}"),
+            "hello/handler.py": handler("in the end"),
+            "hello/requirements.txt": "",
+        }
+    )
+    pushing = repo.start_push()
+    assert pushing.stderr
+    while "packed" not in pushing.stderr.readline():
+        pass
+    cloud.container("gateway").kill("SIGKILL")
+    cloud.container("gateway").start()
+    _, told = pushing.communicate(timeout=300)
+    until(lambda: up(cloud) and repo.call("hello") == (200, "in the end"), what="the function being live")
+    assert pushing.returncode == 0, told
+
+
+@pytest.mark.parametrize("name", ["of-builder", "registry"])
+def test_a_push_waits_for_a_neighbour_that_is_away(name: str, cloud: Cloud, repository: Make) -> None:
+    repo = repository()
+    repo.functions(hello=name)
+    cloud.container(name).stop(timeout=1)
+    pushing = repo.start_push()
+    time.sleep(3)
+    cloud.container(name).start()
+    _, told = pushing.communicate(timeout=300)
+    assert pushing.returncode == 0, told
+    assert repo.call("hello") == (200, name)
+
+
+def test_a_client_that_goes_away_cancels_its_build(cloud: Cloud) -> None:
+    """Flaw 20: with the real BuildKit; the step would take a minute."""
+    builder = Builder(
+        cloud.state.builder_url, secrets.read("builder-secret", str(cloud.state.secrets_folder))
+    )
+    dockerfile = f"FROM {base_image(cloud)}\nRUN echo be''gun && sleep 61.0{time.time_ns() % 1000}\n"
+    body = tar(dockerfile, f"{cloud.state.registry}/local/1/1/slow:{time.time_ns()}")
+    headers = {"X-Build-Signature": signature.sign(body, builder.keys), "Accept": "application/x-ndjson"}
+    answer = requests.post(
+        f"{cloud.state.builder_url}/build", data=body, headers=headers, stream=True, timeout=60
+    )
+    assert any(b"begun" in line for line in answer.iter_lines())
+    assert sleeping()
+    answer.close()
+    started = time.monotonic()
+    until(lambda: not sleeping(), seconds=5, what="the end of the build step")
+    assert time.monotonic() - started < 3
+    until(lambda: not work_folders(cloud), seconds=5, what="an empty work folder")
+
+
+def sleeping() -> bool:
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            try:
+                if b"sleep\x0061.0" in (process / "cmdline").read_bytes():
+                    return True
+            except OSError:
+                continue
+    return False
+
+
+def work_folders(cloud: Cloud) -> list[str]:
+    return execute(cloud.container("of-builder"), "sh", "-c", "ls -d /tmp/build-* 2> /dev/null").split()
+
+
+def test_work_folders_and_logs_do_not_pile_up(cloud: Cloud) -> None:
+    assert not work_folders(cloud)
+    for container in cloud.engine.containers.list():
+        if any(label.startswith(("openfaas-cloud.", "com.openfaas.")) for label in container.labels):
+            log = container.attrs["HostConfig"]["LogConfig"]
+            assert log["Config"].get("max-size"), container.name
+    for container in cloud.engine.containers.list(filters={"label": "com.openfaas.function=git-tar"}):
+        found = execute(container, "sh", "-c", "ls -d /tmp/git-tar-* 2> /dev/null").split()
+        assert set(found) <= {"/tmp/git-tar-templates"}
+
+
+def test_a_port_that_is_taken_is_named_with_what_helps(cloud: Cloud) -> None:
+    container = cloud.container("git-server")
+    container.stop(timeout=1)
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", cloud.state.ports.git_port))
+        taken.listen()
+        done = cloud.cli("up")
+    assert done.returncode == 1
+    assert f"port {cloud.state.ports.git_port} of 127.0.0.1 is taken" in done.stderr
+    assert "git_port=" in done.stderr
+    assert cloud.cli("up").returncode == 0
+
+
+def test_a_killed_engine_comes_back_with_everything_deployed(cloud: Cloud, repository: Make) -> None:
+    state = State.here()
+    if not state.engine_marker.exists():
+        pytest.skip("the engine of this machine was not started by `up`: it is not ours to kill")
+    repo = repository()
+    repo.functions(hello="still here")
+    assert repo.push()[0] == 0
+    before = cloud.names()
+    os.kill(int(state.engine_marker.read_text()), signal.SIGKILL)
+    done = cloud.cli("up")
+    assert done.returncode == 0, done.stderr
+    assert cloud.names() == before
+    until(lambda: repo.call("hello") == (200, "still here"), what="the function's answer")
+    repo.functions(hello="and changing")
+    code, told = repo.push()
+    assert code == 0, told
+    assert repo.call("hello") == (200, "and changing")

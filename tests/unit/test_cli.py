@@ -1,0 +1,161 @@
+"""The command line, as far as it needs no engine."""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+from typing import IO
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from local import author, containers, debian
+from local.cli import main
+from local.errors import CommandError
+from local.publish import Publisher
+from local.state import SECRETS, State
+from sdk import signature, stack
+from sdk.builder import Builder, Built
+from sdk.secrets import Keys
+from tests.conftest import ROOT
+from tests.repositories import Origin
+
+COMMANDS = sorted(main.commands)
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> State:
+    made = State(tmp_path / "state")
+    made.create()
+    monkeypatch.setattr(State, "here", classmethod(lambda cls: made))
+    return made
+
+
+def run(*arguments: str, stdin: str = "") -> tuple[int, str]:
+    result = CliRunner().invoke(main, arguments, input=stdin)
+    return result.exit_code, result.output
+
+
+def test_the_commands_are_those_that_the_readme_names() -> None:
+    assert set(COMMANDS) >= {"up", "down", "status", "push", "retry", "secret", "logs", "sign"}
+
+
+@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS), ("secret", "set")])
+def test_every_command_has_help(command: tuple[str, ...]) -> None:
+    code, output = run(*command, "--help")
+    assert code == 0
+    assert "Usage: " in output
+    assert len(output.splitlines()) > 4
+
+
+@pytest.mark.parametrize("command", [("status",), ("logs", "git-tar"), ("push", "."), ("retry",)])
+def test_without_a_cloud_it_says_how_to_start_one(
+    command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(State, "here", classmethod(lambda cls: State(tmp_path)))
+    code, output = run(*command)
+    assert code == 1
+    assert "start it with `make up`" in output
+
+
+@pytest.mark.parametrize(
+    ("header", "secret"),
+    [
+        (signature.CLOUD_HEADER, "payload-secret"),
+        (signature.GITHUB_HEADER, "github-webhook-secret"),
+        (signature.BUILDER_HEADER, "builder-secret"),
+    ],
+)
+def test_sign_prints_a_header_for_curl(header: str, secret: str, state: State, tmp_path: Path) -> None:
+    (tmp_path / "body").write_bytes(b"body")
+    keys = Keys(secret, (state.secret_file(secret).read_bytes(),))
+    expected = (0, f"{header}: {signature.sign(b'body', keys)}\n")
+    assert run("sign", str(tmp_path / "body"), "--header", header) == expected
+    assert run("sign", "-", "--header", header, stdin="body") == expected
+
+
+def test_sign_without_a_header_signs_for_the_cloud(state: State) -> None:
+    assert run("sign", "-", stdin="x")[1].startswith("X-Cloud-Signature: sha256=")
+
+
+def test_credentials_are_random_private_and_made_once(state: State) -> None:
+    values = {name: state.secret_file(name).read_text() for name in SECRETS}
+    assert len(set(values.values())) == len(SECRETS)
+    assert all(len(value) >= 32 for name, value in values.items() if name != "basic-auth-user")
+    assert all(state.secret_file(name).stat().st_mode & 0o777 == 0o600 for name in SECRETS)
+    assert state.folder.stat().st_mode & 0o777 == 0o700
+    state.create()
+    assert {name: state.secret_file(name).read_text() for name in SECRETS} == values
+
+
+def test_ports_are_chosen_at_the_first_up_and_then_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = State(tmp_path / "s")
+    monkeypatch.setenv("gateway_port", "9080")
+    state.create()
+    monkeypatch.delenv("gateway_port")
+    assert state.gateway_url == "http://127.0.0.1:9080"
+    assert state.registry == "127.0.0.1:5000"
+
+
+def test_a_taken_port_names_the_setting_that_helps(state: State) -> None:
+    tags = {"registry": "r", "of-builder": "b", "gateway": "g", "git-server": "s"}
+    for service in containers.services(state, tags):
+        said = str(containers.refused(service, "bind: address already in use"))
+        assert f"port {service.published}" in said
+        assert "_port=" in said
+
+
+def test_a_folder_that_is_no_repository_says_how_to_make_it_one(state: State, tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="git init"):
+        author.push(tmp_path, None, state)
+    with pytest.raises(CommandError, match="is not a folder"):
+        author.push(tmp_path / "nothing", None, state)
+
+
+def test_the_remote_pushes_head_to_the_branch_that_is_built(state: State, tmp_path: Path) -> None:
+    origin = Origin(tmp_path)
+    author.set_remote(origin.work, "alice", "hello", state)
+    assert origin.git("remote", "get-url", "cloud") == "http://127.0.0.1:8082/alice/hello.git"
+    assert origin.git("config", "remote.cloud.push") == "HEAD:refs/heads/master"
+    author.set_remote(origin.work, "bob", "hello", state)
+    assert origin.git("remote", "get-url", "cloud") == "http://127.0.0.1:8082/bob/hello.git"
+    with pytest.raises(CommandError, match="a-z"):
+        author.set_remote(origin.work, "../x", "hello", state)
+
+
+def test_an_empty_secret_is_refused(state: State) -> None:
+    code, output = run("secret", "set", "alice", "db")
+    assert (code, "standard input is empty" in output) == (1, True)
+
+
+def test_where_packages_cannot_be_installed_they_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    with pytest.raises(CommandError, match=r"docker.io, docker-buildx.*As root on Debian or Ubuntu"):
+        debian.must_be_installable(("docker.io", "docker-buildx"))
+
+
+def test_the_cli_is_a_click_group() -> None:
+    assert isinstance(main, click.Group)
+
+
+def test_what_python_compiled_here_is_no_part_of_our_functions(
+    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contexts: list[set[str]] = []
+
+    def build(self: Builder, tar: IO[bytes], signed: str, seconds: float) -> Built:
+        with tarfile.open(fileobj=tar) as archive:
+            contexts.append(set(archive.getnames()))
+        return Built("image", "sha256:1", "", [])
+
+    monkeypatch.setattr(Builder, "digest", lambda *_, **__: None)
+    monkeypatch.setattr(Builder, "build", build)
+    found = stack.parse((ROOT / "stack.yml").read_bytes())
+    Publisher(state, "base").built(found.functions[0], found)
+    [names] = contexts
+    assert "context/function/handler.py" in names
+    assert "context/function/sdk/signature.py" in names
+    assert not [name for name in names if "__pycache__" in name]

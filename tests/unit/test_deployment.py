@@ -1,0 +1,218 @@
+"""buildshiprun's decisions: what is deployed, and whether it may be."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from jsonschema import Draft7Validator
+
+from buildshiprun import deployment
+from buildshiprun.deployment import Spec
+from buildshiprun.sdk.errors import Refused
+from buildshiprun.sdk.gateway import Status
+from buildshiprun.sdk.messages import Owner, Repository, Shipment, Template
+from buildshiprun.sdk.settings import Settings
+from buildshiprun.sdk.stack import Function, Resources
+
+SETTINGS = Settings()
+REPOSITORY = Repository(
+    id=7,
+    name="Hello-World",
+    full_name="Codertocat/Hello-World",
+    clone_url="https://github.com/Codertocat/Hello-World.git",
+    html_url="https://github.com/Codertocat/Hello-World",
+    private=False,
+    owner=Owner("Codertocat", 3),
+)
+FUNCTION = Function(
+    "hello",
+    lang="python3-http",
+    fprocess="python index.py",
+    environment={"A": "1"},
+    secrets=("db",),
+    labels={"team": "blue"},
+    annotations={"topic": "t"},
+)
+SHIPMENT = Shipment(
+    scm="github",
+    delivery="d-1",
+    repository=REPOSITORY,
+    ref="refs/heads/feature/x",
+    sha="a" * 40,
+    function=FUNCTION,
+    digest="d" * 64,
+    template=Template("https://git.example/templates.git", "b" * 40),
+)
+CLOUD = "com.openfaas.cloud."
+
+
+def spec_of(shipment: Shipment = SHIPMENT, settings: Settings = SETTINGS) -> Spec:
+    return deployment.wanted(shipment, settings, now=1_000)
+
+
+def deployed(shipment: Shipment = SHIPMENT, **change: Any) -> Status:
+    """The function as the gateway shows it once `shipment` is live."""
+    spec = deployment.complete(spec_of(shipment), "r/x@sha256:1", "nonce-1", None)
+    status = Status(
+        name=spec["service"],
+        image=spec["image"],
+        labels=spec["labels"],
+        annotations=spec["annotations"],
+        available_replicas=1,
+    )
+    return Status(**{name: change.get(name, getattr(status, name)) for name in Status.__struct_fields__})
+
+
+def test_the_names_of_the_original_are_kept() -> None:
+    spec = spec_of()
+    assert spec["service"] == "codertocat-hello"
+    assert spec["labels"] == {
+        "team": "blue",
+        "faas_function": "codertocat-hello",
+        "app": "codertocat-hello",
+        "com.openfaas.scale.min": "1",
+        "com.openfaas.scale.max": "4",
+        "com.openfaas.scale.factor": "20",
+        "com.openfaas.scale.zero": "true",
+        f"{CLOUD}git-cloud": "1",
+        f"{CLOUD}git-scm": "github",
+        f"{CLOUD}git-owner": "Codertocat",
+        f"{CLOUD}git-owner-id": "3",
+        f"{CLOUD}git-repo": "Hello-World",
+        f"{CLOUD}git-repo-id": "7",
+        f"{CLOUD}git-branch": "feature-x",
+        f"{CLOUD}git-sha": "a" * 40,
+        f"{CLOUD}git-private": "0",
+        f"{CLOUD}git-deploytime": "1000",
+    }
+    assert spec["annotations"][f"{CLOUD}git-repo-url"] == REPOSITORY.html_url
+    assert spec["annotations"][f"{CLOUD}git-ref"] == "refs/heads/feature/x"
+    assert spec["annotations"]["topic"] == "t"
+    assert spec["secrets"] == ["gh-3-db"]
+    assert spec["envVars"] == {"A": "1"}
+    assert spec["limits"] == {"memory": "128Mi", "cpu": "500m"}
+    assert spec["requests"] == {"memory": "128Mi", "cpu": "100m"}
+    assert spec["readOnlyRootFilesystem"] is True
+
+
+def test_an_authors_limits_are_taken_over() -> None:
+    function = replace(FUNCTION, limits=Resources("64Mi", "100m"), requests=Resources("32Mi", "50m"))
+    spec = spec_of(replace(SHIPMENT, function=function))
+    assert spec["limits"] == {"memory": "64Mi", "cpu": "100m"}
+    assert spec["requests"] == {"memory": "32Mi", "cpu": "50m"}
+
+
+def test_an_author_cannot_set_the_platforms_labels() -> None:
+    function = replace(FUNCTION, labels={f"{CLOUD}git-owner-id": "666", "app": "gateway"})
+    labels = spec_of(replace(SHIPMENT, function=function))["labels"]
+    assert (labels[f"{CLOUD}git-owner-id"], labels["app"]) == ("3", "codertocat-hello")
+
+
+def test_the_request_is_a_function_deployment_of_the_openapi_description(shared: Path) -> None:
+    description = yaml.safe_load((shared / "openfaas" / "spec.openapi.yml").read_text())
+    text = json.dumps(description["components"]["schemas"]).replace("#/components/schemas/", "#/definitions/")
+    schemas = json.loads(text)
+    schema = {**schemas["FunctionDeployment"], "additionalProperties": False, "definitions": schemas}
+    sent = deployment.complete(spec_of(), "r/x:t@sha256:1", "n", spec_of())
+    Draft7Validator(schema).validate(sent)
+
+
+def test_the_same_shipment_again_is_unchanged() -> None:
+    template = Template("https://git.example/templates.git", "c" * 40)  # its files are in the digest
+    again = replace(SHIPMENT, sha="c" * 40, delivery="d-2", template=template)
+    assert deployment.is_unchanged(deployed(), deployment.wanted(again, SETTINGS, now=2_000))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"digest": "e" * 64},
+        {"ref": "refs/heads/main"},
+        {"function": replace(FUNCTION, environment={"A": "2"})},
+        {"function": replace(FUNCTION, secrets=())},
+        {"function": replace(FUNCTION, fprocess="other")},
+        {"function": replace(FUNCTION, labels={})},
+        {"function": replace(FUNCTION, annotations={})},
+        {"function": replace(FUNCTION, limits=Resources("64Mi"))},
+        {"repository": replace(REPOSITORY, private=True)},
+    ],
+)
+def test_whatever_is_deployed_differently_is_a_change(change: dict[str, Any]) -> None:
+    assert not deployment.is_unchanged(deployed(), spec_of(replace(SHIPMENT, **change)))
+
+
+def test_an_operators_setting_is_a_change() -> None:
+    assert not deployment.is_unchanged(deployed(), spec_of(settings=Settings(scaling_max_limit=2)))
+
+
+@pytest.mark.parametrize(
+    "change", [{"available_replicas": 0}, {"failure": "exit status 1"}, {"annotations": None}]
+)
+def test_a_function_that_is_not_ready_is_deployed_again(change: dict[str, Any]) -> None:
+    """Skipping needs the function to be ready, not only its annotations to be equal."""
+    assert not deployment.is_unchanged(deployed(**change), spec_of())
+
+
+def test_a_new_function_and_ones_own_may_be_deployed() -> None:
+    deployment.check_owner(None, SHIPMENT)
+    deployment.check_owner(deployed(), SHIPMENT)
+    renamed = replace(REPOSITORY, name="new-name", full_name="Codertocat/new-name")
+    deployment.check_owner(deployed(), replace(SHIPMENT, repository=renamed))
+
+
+def test_a_repository_that_was_made_again_takes_its_functions_over() -> None:
+    deployment.check_owner(deployed(), replace(SHIPMENT, repository=replace(REPOSITORY, id=8)))
+
+
+def test_another_owners_function_is_refused_and_both_are_named() -> None:
+    """Flaw 3: owner `a` with `b-c` overwrote owner `a-b`'s function `c`."""
+    theirs = replace(
+        REPOSITORY, id=9, name="other", full_name="codertocat-x/other", owner=Owner("codertocat-x", 4)
+    )
+    with pytest.raises(Refused, match=r"belongs to Codertocat/Hello-World; codertocat-x/other"):
+        deployment.check_owner(deployed(), replace(SHIPMENT, repository=theirs))
+
+
+def test_a_private_repositorys_name_is_not_told() -> None:
+    private = deployed(replace(SHIPMENT, repository=replace(REPOSITORY, private=True)))
+    theirs = replace(REPOSITORY, id=9, name="other", owner=Owner("x", 4))
+    with pytest.raises(Refused) as raised:
+        deployment.check_owner(private, replace(SHIPMENT, repository=theirs))
+    assert "Hello-World" not in raised.value.message.partition(";")[0]
+
+
+def test_a_function_that_is_not_the_clouds_is_refused() -> None:
+    with pytest.raises(Refused, match="not the cloud's"):
+        deployment.check_owner(deployed(labels={"a": "b"}), SHIPMENT)
+
+
+def test_the_same_ids_of_another_scm_are_another_repository() -> None:
+    with pytest.raises(Refused):
+        deployment.check_owner(deployed(), replace(SHIPMENT, scm="gitlab"))
+
+
+def test_a_ready_version_can_be_put_back_whole() -> None:
+    previous = deployment.last_ready(deployed())
+    assert previous == {**spec_of(), "image": "r/x@sha256:1"}
+    failing = deployment.complete(spec_of(), "r/x@sha256:2", "nonce-2", previous)
+    broken = deployed(annotations=failing["annotations"], available_replicas=0)
+    assert deployment.last_ready(broken) == previous
+
+
+def test_what_is_too_large_for_an_annotation_is_left_out() -> None:
+    import secrets
+
+    big = replace(FUNCTION, environment={f"K{n}": secrets.token_hex(50) for n in range(100)})
+    sent = deployment.complete(spec_of(replace(SHIPMENT, function=big)), "i", "n", None)
+    assert deployment.SPEC not in sent["annotations"]
+    assert all(len(key) + len(value) <= 4_096 for key, value in sent["annotations"].items())
+
+
+@pytest.mark.parametrize("text", ["", "x", "####", "eJw=", "e30="])
+def test_a_damaged_annotation_is_no_version(text: str) -> None:
+    assert deployment.unpack(text) is None

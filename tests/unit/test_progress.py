@@ -1,0 +1,96 @@
+"""buildx's output: as log lines, and whose fault a failure is."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from of_builder.progress import Progress
+
+VERTEX = {"digest": "sha256:1", "name": "[2/4] RUN make"}
+
+
+def log(text: str) -> dict[str, Any]:
+    return {"vertex": "sha256:1", "stream": 1, "data": base64.b64encode(text.encode()).decode()}
+
+
+STATUSES = [
+    {"vertexes": [{**VERTEX, "started": "2026-11-22T12:00:00Z"}]},
+    {"logs": [log("compiling\nlinking\n")]},
+    {"vertexes": [{**VERTEX, "started": "x", "completed": "y"}]},
+    {"vertexes": [{"digest": "sha256:2", "name": "[3/4] COPY", "completed": "y", "cached": True}]},
+]
+LINES = ["#1 [2/4] RUN make", "#1 compiling", "#1 linking", "#1 DONE", "#2 [3/4] COPY", "#2 CACHED"]
+
+
+@pytest.mark.parametrize("indent", [None, 1, 4], ids=["one line", "several lines", "indented"])
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+def test_objects_over_one_line_or_several_in_any_pieces_are_read(indent: int | None, size: int) -> None:
+    text = "\n".join(json.dumps(status, indent=indent) for status in STATUSES) + "\n"
+    progress = Progress()
+    found = [line for at in range(0, len(text), size) for line in progress.feed(text[at : at + size])]
+    assert [*found, *progress.close()] == LINES
+
+
+FAILURE = """\
+------
+ > [2/2] RUN make:
+0.1 make: *** no rule
+------
+Dockerfile:2
+--------------------
+   2 | >>> RUN make
+--------------------
+ERROR: failed to solve: process "/bin/sh -c make" did not complete successfully: exit code: 2
+"""
+
+
+def test_a_failure_keeps_the_dockerfiles_own_lines_and_says_why() -> None:
+    progress = Progress()
+    failed = {"vertexes": [{**VERTEX, "completed": "y", "error": "exit code: 2"}]}
+    lines = [*progress.feed(json.dumps(failed) + "\n" + FAILURE), *progress.close()]
+    assert lines[:2] == ["#1 [2/4] RUN make", "#1 ERROR: exit code: 2"]
+    assert "   2 | >>> RUN make" in lines
+    assert progress.error() == (
+        'process "/bin/sh -c make" did not complete successfully: exit code: 2',
+        False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "ours"),
+    [
+        ("ERROR: failed to solve: dockerfile parse error on line 2: unknown instruction: FRM", False),
+        ('ERROR: failed to solve: "/x": not found', False),
+        ('ERROR: process "/bin/sh -c x" did not complete successfully: exit code: 137', False),
+        ('ERROR: process "curl" did not complete successfully: connection refused', False),
+        ("ERROR: a:1: failed to resolve source metadata for a:1: dial tcp: lookup a: no such host", False),
+        ("ERROR: failed to solve: failed to push 127.0.0.1:5000/a: connect: connection refused", True),
+        ("ERROR: Cannot connect to the Docker daemon at unix:///var/run/docker.sock.", True),
+        ("ERROR: failed to solve: Unavailable: connection error", True),
+        ("ERROR: failed to solve: write /x: no space left on device", True),
+    ],
+)
+def test_the_authors_failures_are_told_from_ours(text: str, ours: bool) -> None:
+    progress = Progress()
+    list(progress.feed(text + "\n"))
+    assert progress.error()[1] is ours
+
+
+def test_a_failure_without_a_word_says_so() -> None:
+    assert "without a word" in Progress().error()[0]
+
+
+@given(st.lists(st.text()))
+def test_any_output_is_lines(pieces: list[str]) -> None:
+    progress = Progress()
+    for piece in pieces:
+        for line in progress.feed(piece):
+            assert line.strip()
+    list(progress.close())
+    progress.error()
