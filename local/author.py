@@ -54,11 +54,15 @@ def set_remote(folder: Path, owner: str, name: str, state: State) -> None:
 
 def example(source: Path, folder: Path, owner: str, state: State) -> Path:
     """A repository of one's own with the example in it: cloned if it was pushed before, else new."""
-    if (folder / ".git").exists():
-        return folder
+    if not (folder / ".git").exists():
+        _make(source, folder, f"{state.git_url}/{owner}/{folder.name}.git")
+    set_remote(folder, owner, folder.name, state)  # an earlier cloud may have had another port
+    return folder
+
+
+def _make(source: Path, folder: Path, url: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    url = f"{state.git_url}/{owner}/{folder.name}.git"
     known = subprocess.run(("git", "ls-remote", "--exit-code", url, BRANCH), capture_output=True)
     if known.returncode == 0:
         run(("git", "clone", "--quiet", "--origin", REMOTE, url, str(folder)), what="git clone")
@@ -67,8 +71,6 @@ def example(source: Path, folder: Path, owner: str, state: State) -> Path:
         git(folder, "init", "--quiet", "--initial-branch=master")
         git(folder, "add", "--all")
         git(folder, *_identity(folder), "commit", "--quiet", "--message", "Hello")
-    set_remote(folder, owner, folder.name, state)
-    return folder
 
 
 def retry(folder: Path, sha: str | None) -> None:

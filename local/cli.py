@@ -45,8 +45,8 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--advertise", default="127.0.0.1", metavar="ADDR", help="Address for more machines to join.")
-def up(advertise: str) -> None:
+@click.option("--advertise", metavar="ADDR", help="This machine's address, for more machines to join.")
+def up(advertise: str | None) -> None:
     """Start the whole cloud, and push the example if it isn't live."""
     machine.up(State.here(), advertise)
 

@@ -89,15 +89,33 @@ def services(state: State, tags: Mapping[str, str]) -> tuple[Service, ...]:
 
 
 def ensure(client: docker.DockerClient, service: Service, state: State) -> None:
-    """Run `service` as it is described; a container that runs so already stays."""
-    found = find(client, service.name)
-    if found and found.labels.get(CONFIG) == service.digest():
-        if found.status != "running":
-            _start(found, service)
-        return
-    if found:
-        found.remove(force=True)
-    container = client.containers.create(
+    """Run `service` as it is described; a container that runs so already stays.
+
+    An `up` may have ended after any of the steps, so each looks for itself whether it is done.
+    """
+    container = find(client, service.name)
+    if container and container.labels.get(CONFIG) != service.digest():
+        container.remove(force=True)
+        container = None
+    container = container or _create(client, service, state)
+    if container.status != "running":
+        _start(container, service)
+        container.reload()
+    # Only now: an overlay network keeps the place of a container that was never started.
+    for network in service.networks:
+        if network not in container.attrs["NetworkSettings"]["Networks"]:
+            client.networks.get(network).connect(container, aliases=[service.alias])
+
+
+def find(client: docker.DockerClient, name: str) -> Container | None:
+    try:
+        return client.containers.get(name)
+    except docker.errors.NotFound:
+        return None
+
+
+def _create(client: docker.DockerClient, service: Service, state: State) -> Container:
+    return client.containers.create(
         service.image,
         name=service.name,
         detach=True,
@@ -110,17 +128,6 @@ def ensure(client: docker.DockerClient, service: Service, state: State) -> None:
         log_config=docker.types.LogConfig(type="json-file", config={"max-size": "10m", "max-file": "2"}),
         **_first_network(client, service),
     )
-    _start(container, service)
-    # Only now: an overlay network keeps the place of a container that was never started.
-    for network in service.networks[1:]:
-        client.networks.get(network).connect(container, aliases=[service.alias])
-
-
-def find(client: docker.DockerClient, name: str) -> Container | None:
-    try:
-        return client.containers.get(name)
-    except docker.errors.NotFound:
-        return None
 
 
 def _first_network(client: docker.DockerClient, service: Service) -> Mapping[str, Any]:
@@ -159,7 +166,8 @@ def refused(service: Service, said: str) -> CommandError:
     if "address already in use" in said or "port is already allocated" in said:
         return CommandError(
             f"port {service.published} of 127.0.0.1 is taken, {service.alias} needs it: free it, or "
-            f"choose another, as in `{_SETTING[service.alias]}={service.published + 1000} make up`"
+            f"choose another, as in `{_SETTING[service.alias]}={service.published + 1000} make up` "
+            "(after `make down`, if the cloud was up before)"
         )
     return CommandError(f"{service.alias} does not start: {said}")
 

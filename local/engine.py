@@ -25,6 +25,8 @@ _OLDEST_API = (1, 44)
 _PACKAGES = ("docker.io", "docker-cli", "containerd", "docker-buildx")
 _CONFIG = Path("/etc/docker/daemon.json")
 _LOG = "dockerd.log"
+_LOG_LIMIT = 10 * 1024**2
+_LOG_KEPT = 1024**2
 _START_SECONDS = 60
 
 
@@ -40,28 +42,41 @@ def connect() -> docker.DockerClient | None:
 
 def ensure(state: State) -> docker.DockerClient:
     """An engine that can do what the cloud needs; `CommandError` says what is missing."""
-    client = connect()
-    if not client:
-        if not shutil.which("dockerd"):
-            with step("install the Docker engine"):
-                _install()
-        with step("start the Docker engine"):
-            client = connect() or _start(state)
+    if not connect() and not shutil.which("dockerd"):
+        with step("install the Docker engine"):
+            _install()
+    client = started(state)
     _check(client)
+    _cut_log(state.folder / _LOG)
     return client
 
 
-def ensure_swarm(client: docker.DockerClient, state: State, advertise: str) -> None:
-    """A Swarm that this machine manages, with both networks."""
+def started(state: State) -> docker.DockerClient:
+    """The engine that is there, started if it does not run."""
+    client = connect()
+    if not client:
+        with step("start the Docker engine"):
+            client = _start(state)
+    return client
+
+
+def ensure_swarm(client: docker.DockerClient, state: State, advertise: str | None) -> None:
+    """A Swarm that this machine manages, with both networks; `advertise`: where other machines join."""
     swarm = client.info()["Swarm"]
     local = swarm["LocalNodeState"]
     if local == "inactive":
-        client.swarm.init(advertise_addr=advertise, listen_addr=f"{advertise}:2377")
+        address = advertise or "127.0.0.1"
+        client.swarm.init(advertise_addr=address, listen_addr=f"{address}:2377")
         state.swarm_marker.touch()
     elif local != "active" or not swarm["ControlAvailable"]:
         raise CommandError(
             "this machine belongs to another Swarm that it does not manage "
             f"(state: {local}): run `docker swarm leave`, or `up` on a manager of that Swarm"
+        )
+    elif advertise not in (None, swarm["NodeAddr"]):
+        raise CommandError(
+            f"this machine's Swarm is at {swarm['NodeAddr']} and can't move to {advertise}: leave it first, "
+            "with `make down`, or with `docker swarm leave --force` if `up` did not make it"
         )
     there = {network.name for network in client.networks.list()}
     for name in {FUNCTIONS_NETWORK, SYSTEM_NETWORK} - there:
@@ -122,7 +137,7 @@ def _install() -> None:
 
 
 def _start(state: State) -> docker.DockerClient:
-    if os.geteuid():
+    if os.geteuid() or not shutil.which("dockerd"):
         raise CommandError("the Docker engine does not run, or you may not use it: start it as root")
     if Path("/run/systemd/system").is_dir():
         run(("systemctl", "start", "docker"), what="systemctl start docker")
@@ -136,11 +151,23 @@ def _start(state: State) -> docker.DockerClient:
 
 def _start_daemon(state: State) -> None:
     _clear_stale()
+    state.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (state.folder / _LOG).open("ab") as log:
         daemon = subprocess.Popen(
             ("dockerd",), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
     state.engine_marker.write_text(str(daemon.pid))
+
+
+def _cut_log(log: Path) -> None:
+    """Keep the end of a log that has grown large. dockerd appends: it goes on after the cut."""
+    if log.exists() and log.stat().st_size > _LOG_LIMIT:
+        with log.open("r+b") as file:
+            file.seek(-_LOG_KEPT, os.SEEK_END)
+            kept = file.read()
+            file.seek(0)
+            file.truncate()
+            file.write(kept)
 
 
 def _clear_stale() -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,6 +63,15 @@ def ensure(client: docker.DockerClient, base: str) -> dict[str, str]:
     with ThreadPoolExecutor(len(ALL)) as pool:
         list(pool.map(lambda image: _build(image, tags[image.name], base), missing))
     return tags
+
+
+def prune(client: docker.DockerClient, kept: Collection[str]) -> None:
+    """Remove the platform's images that are not `kept`: each change of the checkout leaves some."""
+    for image in client.images.list(f"{PREFIX}/*", filters={"label": f"{LABEL}=1"}):
+        for tag in image.tags:
+            if tag.startswith(f"{PREFIX}/") and tag not in kept:
+                with suppress(docker.errors.APIError):  # a container uses it
+                    client.images.remove(tag)
 
 
 def _build(image: Image, tag: str, base: str) -> None:

@@ -3,6 +3,7 @@ built by of-builder with faas-cli's protocol, deployed through the gateway's RES
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -36,11 +37,20 @@ class Publisher:
     base: str
 
     def secrets(self) -> None:
-        """The platform's secrets, as `faas-cli secret create` would make them."""
-        there = self.state.gateway.secret_names()
-        for name in SECRETS:
+        """The platform's secrets, as `faas-cli secret create` would make them.
+
+        The gateway tells no values, and an update rolls the functions that use the secret: the state
+        remembers which values the cluster has.
+        """
+        gateway, marker = self.state.gateway, self.state.cluster_marker
+        values = {name: self.state.secret_file(name).read_text() for name in SECRETS}
+        digest = hashlib.sha256(repr(values).encode()).hexdigest()
+        same = marker.exists() and marker.read_text() == digest
+        there = gateway.secret_names() if same else ()
+        for name, value in values.items():
             if name not in there:
-                self.state.gateway.set_secret(name, self.state.secret_file(name).read_text())
+                gateway.set_secret(name, value)
+        marker.write_text(digest)
 
     def functions(self) -> None:
         """Build and deploy every function of stack.yml; returns once all are ready."""

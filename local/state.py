@@ -50,6 +50,7 @@ class State:
 
     @property
     def exists(self) -> bool:
+        """Whether an `up` came as far as to start the containers."""
         return self._ports_file.is_file()
 
     @property
@@ -57,15 +58,18 @@ class State:
         return self.folder / "ports.json"
 
     def create(self) -> None:
-        """Ports and credentials; what is there stays as it is."""
+        """The credentials; what is there stays as it is."""
         self.secrets_folder.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o700)
         for name in SECRETS:
             if not self.secret_file(name).exists():
                 value = "admin" if name == "basic-auth-user" else secrets.token_hex(24)
                 self._write(self.secret_file(name), value.encode())
+
+    def keep_ports(self) -> None:
+        """The containers run, so the ports stay; until then, the environment of each `up` decides."""
         if not self.exists:
-            self._write(self._ports_file, msgspec.json.encode(read(Ports)))
+            self._write(self._ports_file, msgspec.json.encode(self.ports))
 
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -82,6 +86,11 @@ class State:
 
     def secret_file(self, name: str) -> Path:
         return self.secrets_folder / name
+
+    @property
+    def cluster_marker(self) -> Path:
+        """The digest of the credentials that the cluster has."""
+        return self.folder / "cluster"
 
     @property
     def engine_marker(self) -> Path:

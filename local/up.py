@@ -12,6 +12,7 @@ import requests
 
 from . import author, base_image, containers, engine, images
 from .engine import FUNCTIONS_NETWORK, LABEL, SYSTEM_NETWORK
+from .gateway.secrets import NAME as SECRET
 from .gateway.swarm import FUNCTION
 from .publish import Publisher
 from .state import State
@@ -24,10 +25,10 @@ EXAMPLE_FUNCTION = f"{EXAMPLE_OWNER}-hello"
 _HEALTHY_SECONDS = 60
 
 
-def up(state: State, advertise: str) -> None:
+def up(state: State, advertise: str | None) -> None:
     """Bring everything up; what runs already stays."""
-    state.create()
     client = engine.ensure(state)
+    state.create()  # not before there is an engine: `down` takes a state for a sign of one
     with step("make this machine a Swarm of its own"):
         engine.ensure_swarm(client, state, advertise)
     with step("get a Python base image"):
@@ -37,18 +38,25 @@ def up(state: State, advertise: str) -> None:
     with step("start registry, of-builder, gateway and git server"):
         for service in containers.services(state, tags):
             containers.ensure(client, service, state)
+        state.keep_ports()
         _await_healthy(state)
+    images.prune(client, {base, *tags.values()})
     publisher = Publisher(state, base)
     with step("set the platform's secrets"):
         publisher.secrets()
     with step("build and deploy gh-push, git-tar, buildshiprun, garbage-collect"):
         publisher.functions()
     _push_example(state)
+    if advertise:
+        console.print(_how_to_join(state, advertise), soft_wrap=True)
 
 
 def down(state: State) -> None:
-    """Remove all that `up` made. Packages that it installed stay."""
-    client = engine.connect()
+    """Remove all that `up` made. Packages that it installed stay.
+
+    What is in an engine that stands still can neither be removed nor be forgotten: it is started.
+    """
+    client = engine.started(state) if state.folder.exists() else engine.connect()
     if client:
         with step("remove functions, containers, networks, secrets and images"):
             _remove_all(client, state)
@@ -78,6 +86,17 @@ def _next_steps(url: str, folder: Path) -> str:
         f"  cd {folder}, change hello/handler.py, then: git commit -am 'Say more' && git push cloud\n"
         "  .venv/bin/python -m local status    what runs here\n"
         "  make down                           remove it all"
+    )
+
+
+def _how_to_join(state: State, address: str) -> str:
+    """Every node pulls from 127.0.0.1, as this one does, so a joined one needs a tunnel to the registry."""
+    port = state.ports.registry_port
+    return (
+        "\n[bold]To add a machine,[/] run there, and keep the first one running (docs/local-cloud.md):\n"
+        f"  ssh -N -L {port}:127.0.0.1:{port} {address}\n"
+        f"  docker swarm join --token TOKEN {address}:2377\n"
+        "TOKEN is what `docker swarm join-token -q worker` prints here"
     )
 
 
@@ -126,7 +145,7 @@ def _remove_functions(client: docker.DockerClient) -> None:
         seconds=60,
         what="the end of the functions' containers",
     )
-    for secret in client.secrets.list(filters={"label": "com.openfaas.secret"}):
+    for secret in client.secrets.list(filters={"label": SECRET}):
         client.api.remove_secret(str(secret.id))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import queue
 import sys
 import threading
@@ -50,14 +51,17 @@ def deliver(repository: BareRepository, update: Update, settings: Settings, publ
     for record in follower:
         # Another delivery's run may take this commit along, but not one that ended before.
         taken_along = record.sha == update.after and record.time >= started
-        if record.delivery != delivery and not taken_along:
+        if not taken_along and record.delivery != delivery:
             continue
         told = (record.function, record.stage, record.outcome, record.error)
         if told != before:  # a push that waits says so at every try
             for line in timeline.lines(record, time.time()):
                 say(line)
         before = told
-        if record.terminal and taken_along:
+        if record.terminal:
+            # Our own delivery's run may find a newer head, never an older one: the ref moved before.
+            if record.sha != update.after:
+                say(f"it ended for {record.sha[:10]}, a newer commit that was pushed meanwhile")
             return verdict(record)
     return "no end was seen; it may still succeed: python -m local logs git-tar"
 
@@ -104,15 +108,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("repository")
     parser.add_argument("ref")
-    parser.add_argument("--public-url", default="http://127.0.0.1:8082")
     arguments = parser.parse_args()
     folder = ROOT / f"{arguments.repository}.git"
     if not folder.is_dir():
         sys.exit(f"there is no repository {arguments.repository}: push to it first")
     repository = BareRepository.at(Path(folder))
     head = repository.git("rev-parse", "--verify", f"{arguments.ref}^{{commit}}")
-    failed = deliver(repository, Update(head, head, arguments.ref), Settings.read(), arguments.public_url)
-    sys.exit(failed or 0)
+    update, public_url = Update(head, head, arguments.ref), os.environ.get("PUBLIC_URL", "")
+    sys.exit(deliver(repository, update, Settings.read(), public_url) or 0)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from .repository import BareRepository
 INTERNAL_URL = "http://git-server:8080"
 _COMMITS = 20
 _COMMIT_FORMAT = "%H%x00%T%x00%s%x00%aI%x00%an%x00%ae%x00%cn%x00%ce"
+_COMMIT_FIELDS = _COMMIT_FORMAT.count("%x00") + 1
 
 
 @dataclass(frozen=True)
@@ -86,10 +87,11 @@ def signed(body: Mapping[str, Any], keys: Keys) -> tuple[bytes, dict[str, str]]:
 def _commits(repository: BareRepository, update: Update, url: str) -> list[Mapping[str, Any]]:
     """The newest commits of the push, oldest first."""
     new = update.after if update.before == NO_COMMIT else f"{update.before}..{update.after}"
-    listed = repository.git(
-        "log", f"--max-count={_COMMITS}", "--reverse", f"--format={_COMMIT_FORMAT}", new, "--"
-    )
-    return [_commit(line.split("\0"), url) for line in listed.splitlines()]
+    # -z: a subject may hold anything that ends a line.
+    options = ("-z", f"--max-count={_COMMITS}", "--reverse", f"--format={_COMMIT_FORMAT}")
+    fields = repository.git("log", *options, new, "--").split("\0")
+    starts = range(0, len(fields) - 1, _COMMIT_FIELDS)  # a NUL ends the last commit too
+    return [_commit(fields[start : start + _COMMIT_FIELDS], url) for start in starts]
 
 
 def _commit(fields: list[str], url: str) -> Mapping[str, Any]:

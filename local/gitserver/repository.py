@@ -57,7 +57,7 @@ class BareRepository:
 
     def _run(self, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
         command = ("git", f"--git-dir={self.folder}", *arguments)
-        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+        return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60)
 
 
 def owner_id(login: str) -> int:

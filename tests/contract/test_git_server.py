@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from local.gitserver import hook
+from local.gitserver import deliver, hook
 from local.gitserver.event import Update, payload
 from local.gitserver.repository import BareRepository, ensure, owner_id
 from sdk import signature
@@ -64,8 +64,8 @@ def served(tmp_path: Path, gateway: FakeGateway, secret_folder: Path) -> Served:
     return Served(tmp_path, gateway, secret_folder)
 
 
-def receiving(gateway: FakeGateway, outcome: str, error: str = "") -> list[Event]:
-    """Make gh-push take events, and git-tar record the end of their pushes."""
+def receiving(gateway: FakeGateway, outcome: str, error: str = "", head: str = "") -> list[Event]:
+    """Make gh-push take events, and git-tar record the end of their pushes, or of a newer `head`."""
     events: list[Event] = []
 
     def gh_push(event: Event) -> Mapping[str, Any]:
@@ -77,7 +77,7 @@ def receiving(gateway: FakeGateway, outcome: str, error: str = "") -> list[Event
         before |= {"delivery": "an earlier one", "outcome": "failed"}
         other = {**record, "delivery": "other", "sha": "f" * 40, "stage": "push"}
         fetch = {**record, "stage": "fetch"}
-        end = {**record, "stage": "push", "outcome": outcome, "error": error}
+        end = {**record, "stage": "push", "outcome": outcome, "error": error, "sha": head or sha}
         gateway.logs["git-tar"] = [json.dumps(row) for row in (before, other, fetch, end)]
         return {"statusCode": 202, "body": json.dumps({"delivery": delivery, "queued": {}})}
 
@@ -123,6 +123,58 @@ def test_a_superseded_push_has_not_failed(served: Served, gateway: FakeGateway) 
     receiving(gateway, "superseded")
     served.author.commit({"stack.yml": "x"})
     assert served.push(f"HEAD:{MASTER}").returncode == 0
+
+
+@pytest.mark.parametrize(("outcome", "code"), [("ok", 0), ("failed", 1)])
+def test_a_push_whose_run_finds_a_newer_head_ends_with_that(
+    outcome: str, code: int, served: Served, gateway: FakeGateway
+) -> None:
+    receiving(gateway, outcome, head="b" * 40)
+    served.author.commit({"stack.yml": "x"})
+    pushed = served.push(f"HEAD:{MASTER}")
+    assert pushed.returncode == code, pushed.stderr
+    assert "it ended for bbbbbbbbbb, a newer commit" in pushed.stderr
+
+
+@pytest.mark.parametrize(
+    ("message", "subject"),
+    [
+        ("a\u2028b\x0cc".encode(), "a\u2028b\x0cc"),
+        (b"a\x1cb\x85\xe9", "a\x1cb\ufffd\ufffd"),
+        (b"a\rb", "a\nb"),
+        (b"one\n\nmore", "one"),
+    ],
+    ids=["line ends of Unicode", "no UTF-8", "carriage return", "with a body"],
+)
+def test_any_commit_message_makes_an_event(
+    message: bytes, subject: str, served: Served, gateway: FakeGateway, tmp_path: Path
+) -> None:
+    events = receiving(gateway, "ok")
+    served.author.commit({"stack.yml": "x"})
+    (tmp_path / "message").write_bytes(message)
+    options = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "i18n.commitEncoding=unknown")
+    served.author.git(*options, "commit", "--quiet", "--allow-empty", "-F", str(tmp_path / "message"))
+    pushed = served.push(f"HEAD:{MASTER}")
+    assert pushed.returncode == 0, pushed.stderr
+    commits = json.loads(events[0].body)["commits"]
+    assert [commit["message"] for commit in commits] == ["x", subject]
+    assert commits[-1]["committer"]["email"] == "a@b"
+
+
+def test_a_retry_names_the_cloud_as_the_push_did(
+    served: Served, gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = receiving(gateway, "ok")
+    served.environment["PUBLIC_URL"] = "http://127.0.0.1:9082"
+    served.author.commit({"stack.yml": "x"})
+    served.push(f"HEAD:{MASTER}")
+    monkeypatch.setenv("PUBLIC_URL", "http://127.0.0.1:9082")
+    monkeypatch.setattr(deliver, "ROOT", served.repository.folder.parent.parent)
+    monkeypatch.setattr(sys, "argv", ["deliver", "alice/hello", MASTER])
+    with pytest.raises(SystemExit, match=r"^0$"):
+        deliver.main()
+    first, again = (json.loads(event.body)["repository"]["html_url"] for event in events)
+    assert first == again == "http://127.0.0.1:9082/alice/hello"
 
 
 def test_an_ignored_event_says_why(served: Served, gateway: FakeGateway) -> None:

@@ -17,6 +17,7 @@ from local.publish import Publisher
 from local.state import SECRETS, State
 from sdk import signature, stack
 from sdk.builder import Builder, Built
+from sdk.gateway import Gateway
 from sdk.secrets import Keys
 from tests.conftest import ROOT
 from tests.repositories import Origin
@@ -28,6 +29,7 @@ COMMANDS = sorted(main.commands)
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> State:
     made = State(tmp_path / "state")
     made.create()
+    made.keep_ports()
     monkeypatch.setattr(State, "here", classmethod(lambda cls: made))
     return made
 
@@ -89,13 +91,19 @@ def test_credentials_are_random_private_and_made_once(state: State) -> None:
     assert {name: state.secret_file(name).read_text() for name in SECRETS} == values
 
 
-def test_ports_are_chosen_at_the_first_up_and_then_kept(
+def test_ports_can_be_chosen_until_the_containers_run_and_are_then_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = State(tmp_path / "s")
+    state.create()
+    assert state.gateway_url == "http://127.0.0.1:8080"
     monkeypatch.setenv("gateway_port", "9080")
     state.create()
+    assert not state.exists
+    state.keep_ports()
     monkeypatch.delenv("gateway_port")
+    state.keep_ports()
+    assert state.exists
     assert state.gateway_url == "http://127.0.0.1:9080"
     assert state.registry == "127.0.0.1:5000"
 
@@ -124,6 +132,42 @@ def test_the_remote_pushes_head_to_the_branch_that_is_built(state: State, tmp_pa
     assert origin.git("remote", "get-url", "cloud") == "http://127.0.0.1:8082/bob/hello.git"
     with pytest.raises(CommandError, match="a-z"):
         author.set_remote(origin.work, "../x", "hello", state)
+
+
+def test_the_example_is_pushed_to_the_cloud_that_runs_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, folder = tmp_path / "source", tmp_path / "copies" / "hello-python"
+    source.mkdir()
+    (source / "stack.yml").touch()
+    for port in ("1", "2"):  # no cloud of this machine is there
+        monkeypatch.setenv("git_port", port)
+        author.example(source, folder, "alice", State(tmp_path / "state"))
+    assert author.git(folder, "remote", "get-url", "cloud") == "http://127.0.0.1:2/alice/hello-python.git"
+    assert author.git(folder, "log", "--format=%s") == "Hello"
+
+
+def test_the_cluster_is_told_of_a_secret_once_and_again_when_its_value_is_new(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = dict.fromkeys(SECRETS, "of an earlier cloud")
+    told: list[str] = []
+
+    def set_secret(self: Gateway, name: str, value: str) -> None:
+        told.append(name)
+        cluster[name] = value
+
+    monkeypatch.setattr(Gateway, "secret_names", lambda self: set(cluster))
+    monkeypatch.setattr(Gateway, "set_secret", set_secret)
+    publisher = Publisher(state, "base")
+    publisher.secrets()
+    assert cluster == {name: state.secret_file(name).read_text() for name in SECRETS}
+    told.clear()
+    publisher.secrets()
+    assert not told, "an update would start every function anew"
+    del cluster["payload-secret"]
+    publisher.secrets()
+    assert told == ["payload-secret"]
 
 
 def test_an_empty_secret_is_refused(state: State) -> None:
