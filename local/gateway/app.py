@@ -16,7 +16,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
-from sdk import __version__
+from sdk import __version__, naming
 
 from .async_queue import AsyncQueue, Call
 from .deployment import decode, parse
@@ -131,7 +131,10 @@ class Gateway:
         return await self.proxy.handle(request)
 
     async def enqueue(self, request: web.Request) -> web.Response:
+        """Keep the call, also of a function that is yet to come; never of what no function can be named."""
         name, path = split(request.rel_url.raw_path)
+        if not naming.SERVICE.fullmatch(name):
+            raise web.HTTPNotFound
         query = request.rel_url.raw_query_string
         target = URL.build(path=path, query_string=query, encoded=True)
         headers = forwarded(request)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
+import aiohttp
 import msgspec
 from persistqueue import SQLiteAckQueue
 from persistqueue.sqlackqueue import AckStatus
@@ -108,8 +109,10 @@ class AsyncQueue:
                 f"Error queuing request: request body too large ({len(call.body)} bytes), "
                 f"maximum: {BODY_LIMIT} bytes",
             )
-        if len(self._lines[call.function]) >= self._settings.queue_limit:
+        if len(self._lines.get(call.function, ())) >= self._settings.queue_limit:
             raise GatewayError(429, f"{self._settings.queue_limit} calls of {call.function} are waiting")
+        if sum(map(len, self._lines.values())) >= self._settings.queue_total_limit:
+            raise GatewayError(429, f"{self._settings.queue_total_limit} calls are waiting")
         number = await self._stored(self._store.put, call)
         assert number is not None
         self._lines[call.function].waiting.append(number)
@@ -128,8 +131,10 @@ class AsyncQueue:
         line = self._lines[name]
         try:
             pause = await self._try(number)
-        finally:
-            line.working -= 1
+        except Exception:  # a full disk, say: the call is still there
+            log.exception("a call of %s is put off", name)
+            pause = self._settings.queue_backoff_limit
+        line.working -= 1
         if pause is None:
             self._staff(name)
             if not line:
@@ -151,13 +156,14 @@ class AsyncQueue:
         if status in RETRIED and call.attempts < self._settings.queue_attempts:
             backoff = float(self._settings.queue_backoff) * 2.0 ** (call.attempts - 1)
             return min(backoff, self._settings.queue_backoff_limit)
+        # Before the call has ended on disk: were this to fail after it, the call would be made again.
+        self._ended += 1
+        if self._ended % _CLEAR_EVERY == 0:
+            await self._stored(self._store.clear_acked_data, keep_latest=_KEPT_ENDED, clear_ack_failed=True)
         ended = self._store.ack if status < 400 else self._store.ack_failed
         await self._stored(ended, id=number)
         if status >= 400:
             log.error("%s of %s failed for good: %d", call.headers.get(CALL_ID), call.function, status)
-        self._ended += 1
-        if self._ended % _CLEAR_EVERY == 0:
-            await self._stored(self._store.clear_acked_data, keep_latest=_KEPT_ENDED, clear_ack_failed=True)
         return None
 
     async def _stored(self, function: Callable[..., T], *arguments: Any, **named: Any) -> T:
@@ -174,6 +180,6 @@ class AsyncQueue:
         except GatewayError as error:
             log.warning("%s of %s: %s", call.headers.get(CALL_ID), call.function, error.text)
             return error.status if error.status in RETRIED else 503
-        except (asyncio.TimeoutError, OSError) as error:
+        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
             log.warning("%s of %s: %r", call.headers.get(CALL_ID), call.function, error)
             return 503

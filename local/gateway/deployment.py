@@ -29,6 +29,7 @@ _REFERENCE = re.compile(
     r"(?P<path>[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*)"
     r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
 )
+_PATH = re.compile(r"/\S*")
 
 
 class Resources(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -89,6 +90,8 @@ def parse(body: bytes) -> Deployment:
         raise GatewayError(400, f"service: ({deployment.service}) is reserved")
     if deployment.namespace not in ("", "openfaas-fn"):
         raise GatewayError(400, f"namespace {deployment.namespace} is not supported here")
+    if deployment.health_path and not _PATH.fullmatch(deployment.health_path):
+        raise GatewayError(400, f"{HEALTH_PATH}: {deployment.health_path!r} is no path, such as /_/ready")
     for what in (deployment.limits, deployment.requests):
         if what and what.memory and policy.memory_bytes(what.memory) is None:
             raise GatewayError(400, f"memory {what.memory!r} is no quantity, such as 128Mi")

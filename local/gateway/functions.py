@@ -12,25 +12,28 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
 import aiohttp
 import msgspec
+from yarl import URL
 
 from .deployment import HEALTH_DELAY, Deployment
 from .errors import GatewayError
 from .secrets import Secrets
 from .settings import Settings
-from .swarm import CANDIDATE, FAILED, LIVE, Generation, Swarm, Task
+from .swarm import CANDIDATE, FAILED, LIVE, RETIRED, Generation, Swarm, Task
 
 PORT = 8080
 READY_PATHS = ("/_/ready", "/_/health")
 DEATHS = 2  # exits before a new version is given up: one may be bad luck
 _PROBE_SECONDS = 0.1
 _PROBE_TIMEOUT = aiohttp.ClientTimeout(total=2)
+_ENGINE_SECONDS = 1  # before an engine that refused is asked again
 
 log = logging.getLogger("gateway.functions")
 
@@ -71,7 +74,10 @@ class Functions:
         by_name: dict[str, list[Generation]] = {}
         for generation in await self._swarm.generations():
             generation.is_ready = generation.state == LIVE
-            by_name.setdefault(generation.function, []).append(generation)
+            if generation.state == RETIRED:
+                self._spawn(self._retire(generation))
+            else:
+                by_name.setdefault(generation.function, []).append(generation)
         for name, generations in by_name.items():
             generations.sort(key=lambda generation: generation.number)
             proven = [generation for generation in generations if generation.state == LIVE]
@@ -107,21 +113,30 @@ class Functions:
                 await self._start(deployment)
 
     async def delete(self, name: str) -> None:
+        """Remove every service of the function, then forget it: a delete that fails can be sent again."""
         async with self._lock(name):
             function = self._get(name)
+            for generation in await self._swarm.generations():
+                if generation.function == name:
+                    await self._swarm.remove(generation)
             await _cancelled(function.rollout)
             del self._functions[name]
-            for generation in function.generations:
-                await self._swarm.remove(generation)
 
     async def roll_secret(self, name: str) -> None:
-        """Start new generations of the functions that use the secret `name`, which has a new value."""
-        for function in list(self._functions.values()):
-            deployment = function.wanted.deployment
-            if name in (deployment.secrets or ()):
-                async with self._lock(deployment.service):
-                    if self._functions.get(deployment.service) is function:
-                        await self._start(deployment)
+        """Start new generations of the functions that use the secret `name`, which has a new value.
+
+        One that can't be started keeps the old value, and keeps no other from the new one.
+        """
+        failed: list[str] = []
+        for service in self.users_of_secret(name):
+            async with self._lock(service):
+                try:
+                    if service in self._functions:
+                        await self._start(self._functions[service].wanted.deployment)
+                except GatewayError as error:
+                    failed.append(f"{service} ({error.text})")
+        if failed:
+            raise GatewayError(500, f"secret {name} is set, but not yet read by {', '.join(failed)}")
 
     def users_of_secret(self, name: str) -> list[str]:
         wanted = (function.wanted.deployment for function in self._functions.values())
@@ -218,39 +233,43 @@ class Functions:
         """Prove the wanted version; if it fails, the proven one goes on serving."""
         candidate, before = function.wanted, function.proven
         try:
-            await self._until_ready(candidate)
+            deaths = await self._until_ready(candidate)
             candidate.is_ready = True
-            await self._through_probation(candidate)
-        except _DiedError as death:
+            await self._through_probation(candidate, deaths)
+        except _GivenUp as failure:
             candidate.is_ready = False
-            candidate.state, candidate.failure = FAILED, str(death)
-            log.warning("%s: generation %d failed: %s", candidate.function, candidate.number, death)
-            await self._swarm.mark(candidate, replicas=0)
+            candidate.state, candidate.failure = FAILED, str(failure)
+            log.warning("%s: generation %d failed: %s", candidate.function, candidate.number, failure)
+            await _insist(partial(self._swarm.mark, replicas=0), candidate)
             return
         candidate.state, function.proven = LIVE, candidate
         log.info("%s: generation %d is live", candidate.function, candidate.number)
         try:
-            await self._swarm.mark(candidate)
+            await _insist(self._swarm.mark, candidate)
         finally:
             if before:
                 self._spawn(self._retire(before))
 
-    async def _until_ready(self, candidate: Generation) -> None:
+    async def _until_ready(self, candidate: Generation) -> int:
+        """Wait until all replicas answer; how many deaths that took."""
         delay = _seconds((candidate.deployment.annotations or {}).get(HEALTH_DELAY, ""))
         await asyncio.sleep(delay)
-        while True:
+        end = time.monotonic() + self._settings.ready_timeout
+        while time.monotonic() < end:
             tasks = await self._tasks(candidate)
             _check_deaths(tasks, DEATHS)
-            running = [task for task in tasks if task.running]
+            running = [task for task in tasks if task.running and task.address]
             answers = [await self._answers(candidate, task) for task in running]
             if all(answers) and len(answers) >= candidate.deployment.replicas:
-                return
+                return sum(task.died for task in tasks)
             await asyncio.sleep(_PROBE_SECONDS)
+        raise _GivenUp(f"it was not ready within {self._settings.ready_timeout:g} s")
 
-    async def _through_probation(self, candidate: Generation) -> None:
+    async def _through_probation(self, candidate: Generation, deaths: int) -> None:
+        """Watch the candidate for a while; Swarm goes on to report the `deaths` that are known already."""
         end = time.monotonic() + self._settings.probation
         while time.monotonic() < end:
-            _check_deaths(await self._tasks(candidate), 1)
+            _check_deaths(await self._tasks(candidate), deaths + 1)
             await asyncio.sleep(_PROBE_SECONDS)
 
     async def _tasks(self, generation: Generation) -> list[Task]:
@@ -262,24 +281,30 @@ class Functions:
         return tasks.get(generation.service_id, [])
 
     async def _answers(self, candidate: Generation, task: Task) -> bool:
-        """Whether the task is ready; one without a readiness path is ready when it listens."""
+        """Whether the task is ready; one without a readiness path is ready when it listens.
+
+        The path is the author's, and the gateway reaches more than authors do: it is only ever a path.
+        """
         paths = (candidate.deployment.health_path,) if candidate.deployment.health_path else READY_PATHS
         for path in paths:
+            path, _, query = path.partition("?")
+            url = URL.build(scheme="http", host=task.address, port=PORT, path=path, query_string=query)
             try:
-                url = f"http://{task.address}:{PORT}{path}"
-                async with self._http.get(url, timeout=_PROBE_TIMEOUT) as response:
+                async with self._http.get(url, timeout=_PROBE_TIMEOUT, allow_redirects=False) as response:
                     if response.status not in (404, 405):
-                        return response.status < 400
+                        return response.status < 300
             except (aiohttp.ClientError, asyncio.TimeoutError, OSError):
                 return False
         return not candidate.deployment.health_path
 
     async def _retire(self, old: Generation) -> None:
-        """Let the old generation finish its calls, then remove it."""
+        """Let the old generation finish its calls, then remove it; its label says so to the next gateway."""
         deadline = time.monotonic() + self._settings.drain_timeout
+        old.state = RETIRED
+        await _insist(self._swarm.mark, old)
         while old.in_flight and time.monotonic() < deadline:
             await asyncio.sleep(_PROBE_SECONDS)
-        await self._swarm.remove(old)
+        await _insist(self._swarm.remove, old)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(_logged(work))
@@ -288,16 +313,16 @@ class Functions:
         return task
 
 
-class _DiedError(Exception):
+class _GivenUp(Exception):
     """A generation will not get ready, and why."""
 
 
-def _check_deaths(tasks: list[Task], allowed: int) -> None:
+def _check_deaths(tasks: list[Task], limit: int) -> None:
     dead = [task for task in tasks if task.died]
-    if any(task.state == "rejected" for task in dead) or len(dead) >= allowed:
+    if any(task.state == "rejected" for task in dead) or len(dead) >= limit:
         last = dead[0]
         code = "" if last.exit_code is None else f"exit status {last.exit_code}"
-        raise _DiedError(last.error or code or f"it ended ({last.state})")
+        raise _GivenUp(last.error or code or f"it ended ({last.state})")
 
 
 def _status(function: Function, tasks: list[Task]) -> Mapping[str, Any]:
@@ -323,6 +348,16 @@ def _seconds(text: str) -> float:
     with contextlib.suppress(ValueError):
         return min(max(float(text.removesuffix("s")), 0), 60)
     return 0
+
+
+async def _insist(change: Callable[[Generation], Awaitable[None]], generation: Generation) -> None:
+    """Ask the engine until it has done it: nobody would come back for a generation that is left over."""
+    while True:
+        try:
+            return await change(generation)
+        except GatewayError as error:
+            log.warning("%s: generation %d: %s", generation.function, generation.number, error)
+            await asyncio.sleep(_ENGINE_SECONDS)
 
 
 async def _cancelled(task: asyncio.Task[None] | None) -> None:

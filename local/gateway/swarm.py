@@ -28,8 +28,8 @@ STATE = "com.openfaas.state"
 FAILURE = "com.openfaas.failure"
 SPEC = "com.openfaas.spec"
 
-# What a generation is: being probed, serving, or given up.
-CANDIDATE, LIVE, FAILED = "candidate", "live", "failed"
+# What a generation is: being probed, serving, given up, or ending its calls before it is removed.
+CANDIDATE, LIVE, FAILED, RETIRED = "candidate", "live", "failed", "retired"
 
 _SECOND = 1_000_000_000
 _ENDED = frozenset({"failed", "rejected", "complete", "shutdown", "remove", "orphaned"})
@@ -74,8 +74,15 @@ class Task:
         return self.state in ("failed", "rejected", "complete")
 
 
+class _Missing(GatewayError):
+    """The engine has no such thing (any more)."""
+
+
 class Swarm:
-    """docker-py behind asyncio: its calls block, so each runs in a thread."""
+    """docker-py behind asyncio: its calls block, so each runs in a thread.
+
+    Raises only `GatewayError`: 500 for what the engine refuses, 503 while it does not answer.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -109,7 +116,10 @@ class Swarm:
 
     async def mark(self, generation: Generation, *, replicas: int | None = None) -> None:
         """Write the generation's state, failure and deployment into its labels; nothing restarts."""
-        found = await self._call(self._api.inspect_service, generation.service_id)
+        try:
+            found = await self._call(self._api.inspect_service, generation.service_id)
+        except _Missing:
+            return
         spec = found["Spec"]
         labels = {
             **spec["Labels"],
@@ -130,27 +140,30 @@ class Swarm:
         )
 
     async def remove(self, generation: Generation) -> None:
-        with suppress(docker.errors.NotFound):
+        with suppress(_Missing):
             await self._call(self._api.remove_service, generation.service_id)
 
     async def tasks(self, service_id: str | None = None) -> Mapping[str, list[Task]]:
         """Tasks by the id of their service: of one service, or of all functions."""
         filters = {"service": service_id} if service_id else {"label": FUNCTION}
         found: dict[str, list[Task]] = {}
-        for row in await self._call(self._api.tasks, filters=filters):
-            task = _task(row, self._settings.functions_network)
-            found.setdefault(row["ServiceID"], []).append(task)
+        with suppress(_Missing):
+            for row in await self._call(self._api.tasks, filters=filters):
+                task = _task(row, self._settings.functions_network)
+                found.setdefault(row["ServiceID"], []).append(task)
         return found
 
     async def check_image(self, image: str) -> None:
-        """Raise what the provider answers for an image that can't be pulled."""
+        """Raise what the provider answers for an image that can't be pulled, whatever the registry said."""
         try:
             await self._call(self._api.inspect_image, image)
-        except docker.errors.NotFound:
+        except _Missing:
             try:
                 await self._call(self._api.inspect_distribution, image)
-            except docker.errors.APIError as error:
-                said = f"unable to pull image {image}: cannot pull: {error.explanation}"
+            except GatewayError as error:
+                if error.status == 503:
+                    raise
+                said = f"unable to pull image {image}: cannot pull: {error.text}"
                 raise GatewayError(400, said) from None
 
     async def secrets(self, label: str) -> Sequence[Mapping[str, Any]]:
@@ -164,7 +177,7 @@ class Swarm:
         """False if a service uses it."""
         try:
             await self._call(self._api.remove_secret, secret_id)
-        except docker.errors.NotFound:
+        except _Missing:
             pass
         except GatewayError as error:
             if "in use" in error.text:
@@ -180,9 +193,8 @@ class Swarm:
         try:
             return await asyncio.to_thread(function, *arguments, **named)
         except docker.errors.APIError as error:
-            if isinstance(error, docker.errors.NotFound):
-                raise
-            raise GatewayError(500, f"the engine refused: {error.explanation or error}") from None
+            kind = _Missing if isinstance(error, docker.errors.NotFound) else GatewayError
+            raise kind(500, f"the engine refused: {error.explanation or error}") from None
         except (docker.errors.DockerException, OSError) as error:
             raise GatewayError(503, f"the engine does not answer: {type(error).__name__}") from None
 
@@ -212,7 +224,7 @@ def task_template(
             "Env": [f"{name}={value}" for name, value in sorted(environment.items())],
             "Secrets": [_secret_reference(name, *secrets[name]) for name in deployment.secrets or ()],
             "Mounts": [scratch],
-            "ReadOnly": True,
+            "ReadOnly": deployment.read_only_root_filesystem,
             "CapabilityDrop": ["ALL"],
             "Privileges": {"NoNewPrivileges": True},
             "Init": True,

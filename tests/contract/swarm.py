@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aiohttp import web
@@ -18,12 +19,15 @@ from local.gateway.errors import GatewayError
 from local.gateway.secrets import NAME
 from local.gateway.swarm import CANDIDATE, Generation, Task
 
+from .fakes import Answer, Server
+
 
 @dataclass
 class Behaviour:
-    """How the tasks of an image behave."""
+    """How the tasks of an image behave; `early_exits` of them lie behind the one that runs."""
 
     ready_after: float = 0.0
+    early_exits: int = 0
     dies_after: float | None = None
     rejected: str = ""
     answer: Callable[[web.Request], Awaitable[web.StreamResponse]] | None = None
@@ -32,17 +36,21 @@ class Behaviour:
 
 @dataclass
 class Service:
+    """`generation` is what the labels say, not what the gateway thinks."""
+
     generation: Generation
     behaviour: Behaviour
     replicas: int
-    deaths: int = 0
     server: TestServer | None = None
     calls: list[str] = field(default_factory=list)
     started: float = 0.0
 
 
 class FakeSwarm:
-    """The methods of local.gateway.swarm.Swarm; `behaviours` by image, names resolved by `Resolver`."""
+    """The methods of local.gateway.swarm.Swarm; `behaviours` by image, names resolved by `Resolver`.
+
+    Each name of a method in `hiccups` makes one call of it fail.
+    """
 
     def __init__(self) -> None:
         self.services: dict[str, Service] = {}
@@ -51,10 +59,10 @@ class FakeSwarm:
         self.secret_rows: list[dict[str, Any]] = []
         self.removed: list[str] = []
         self.created: list[str] = []
-        self.marked: list[str] = []
+        self.hiccups: list[str] = []
 
     async def generations(self) -> list[Generation]:
-        return [service.generation for service in self.services.values()]
+        return [replace(service.generation) for service in self.services.values()]
 
     async def create(
         self, deployment: Deployment, number: int, secrets: Mapping[str, tuple[str, str]]
@@ -63,7 +71,7 @@ class FakeSwarm:
         name = f"{deployment.service}-{service_id[:8]}"
         generation = Generation(service_id, name, deployment.service, number, deployment, CANDIDATE)
         behaviour = self.behaviours.get(deployment.image, Behaviour())
-        service = Service(generation, behaviour, 1)
+        service = Service(replace(generation), behaviour, 1)
         self.services[service_id] = service
         self.created.append(deployment.image)
         service.started = asyncio.get_running_loop().time()
@@ -71,13 +79,14 @@ class FakeSwarm:
         return generation
 
     async def mark(self, generation: Generation, *, replicas: int | None = None) -> None:
-        if generation.service_id not in self.services:
-            raise GatewayError(500, "no such service")
-        self.marked.append(f"{generation.service} {generation.state}")
-        if replicas is not None:
-            self.services[generation.service_id].replicas = replicas
+        self._hiccup("mark")
+        service = self.services.get(generation.service_id)
+        if service:
+            service.generation = replace(generation, is_ready=False, in_flight=0)
+            service.replicas = service.replicas if replicas is None else replicas
 
     async def remove(self, generation: Generation) -> None:
+        self._hiccup("remove")
         service = self.services.pop(generation.service_id, None)
         if service:
             self.removed.append(generation.deployment.image)
@@ -108,17 +117,21 @@ class FakeSwarm:
     async def prune_images(self, label: str) -> None:
         pass
 
+    def _hiccup(self, method: str) -> None:
+        if method in self.hiccups:
+            self.hiccups.remove(method)
+            raise GatewayError(503, "the engine does not answer")
+
     def _tasks(self, service: Service) -> list[Task]:
         behaviour, age = service.behaviour, asyncio.get_running_loop().time() - service.started
         if behaviour.rejected:
             return [Task("rejected", behaviour.rejected, None, "", "shutdown")]
+        dead = [Task("failed", "task: non-zero exit (1)", 1, "", "shutdown")]
+        history = dead * behaviour.early_exits
         if behaviour.dies_after is not None and age > behaviour.dies_after:
-            deaths = 1 + int(age / (behaviour.dies_after + 0.05))
-            return [Task("failed", "task: non-zero exit (1)", 1, "", "shutdown")] * deaths
+            return dead * (1 + int(age / (behaviour.dies_after + 0.05))) + history
         state = "running" if service.replicas else "shutdown"
-        return [
-            Task(state, "", None, service.generation.service, "running" if service.replicas else "shutdown")
-        ]
+        return [Task(state, "", None, service.generation.service, state), *history]
 
     async def _start(self, service: Service) -> None:
         app = web.Application()
@@ -136,7 +149,7 @@ class FakeSwarm:
 
         app.router.add_route("*", "/{path:.*}", handle)
         service.server = TestServer(app)
-        await service.server.start_server()
+        await service.server.start_server(shutdown_timeout=0.1)  # then its calls break off
 
     async def _stop(self, service: Service) -> None:
         if service.server:
@@ -150,6 +163,20 @@ class FakeSwarm:
         return next(
             service for service in self.services.values() if service.generation.deployment.image == image
         )
+
+
+class FakeEngine(Server):
+    """Docker's API for one who asks for an image: there is none here, and the registry answers `registry`."""
+
+    def __init__(self, registry: int) -> None:
+        super().__init__()
+        self.registry = registry
+
+    def answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        if path == "/version":
+            return 200, json.dumps({"ApiVersion": "1.45"}).encode()
+        status, said = (self.registry, "denied") if "/distribution/" in path else (404, "no such image")
+        return status, json.dumps({"message": said}).encode()
 
 
 class Resolver(AbstractResolver):

@@ -5,24 +5,32 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import docker
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from persistqueue import SQLiteAckQueue
 from yarl import URL
 
 from local.gateway.app import Gateway
+from local.gateway.deployment import parse
+from local.gateway.errors import GatewayError
 from local.gateway.settings import Settings
+from local.gateway.swarm import LIVE, Swarm, task_template
 from sdk.settings import Seconds
 
 from . import recordings
-from .swarm import Behaviour, FakeSwarm, Resolver
+from .fakes import running
+from .swarm import Behaviour, FakeEngine, FakeSwarm, Resolver
 
 Client = TestClient[web.Request, web.Application]
 AUTH = {"Authorization": "Basic " + base64.b64encode(b"admin:s3cret").decode()}
@@ -89,6 +97,21 @@ async def deployed(client: Client, image: str = V1, **extra: Any) -> None:
         return found["image"] == image and bool(found.get("availableReplicas"))
 
     await until(is_ready)
+
+
+async def failure(client: Client) -> str:
+    """Why the wanted version will not get ready, once that is known."""
+    await until(lambda: status_has(client, "failure"))
+    return str((await status(client))["failure"])
+
+
+async def status_has(client: Client, key: str) -> bool:
+    return key in await status(client)
+
+
+async def hang(request: web.Request) -> web.Response:
+    await asyncio.sleep(30)
+    return web.Response()
 
 
 async def text_of(client: Client, path: str = "/function/hello") -> tuple[int, str]:
@@ -225,9 +248,10 @@ def test_calls_go_on_during_an_update_and_then_only_the_new_version_answers(sett
     [
         (Behaviour(dies_after=0.0), "non-zero exit (1)"),
         (Behaviour(dies_after=0.25), "non-zero exit (1)"),
+        (Behaviour(dies_after=0.25, early_exits=1), "non-zero exit (1)"),
         (Behaviour(rejected="No such image"), "No such image"),
     ],
-    ids=["at start", "after half a second", "rejected"],
+    ids=["at start", "after half a second", "for the second time", "rejected"],
 )
 def test_a_version_that_dies_never_takes_the_old_one_down(
     behaviour: Behaviour, said: str, settings: Settings
@@ -236,14 +260,8 @@ def test_a_version_that_dies_never_takes_the_old_one_down(
         await deployed(client)
         swarm.behaviours[V2] = behaviour
         assert (await client.put("/system/functions", json=spec(V2))).status == 200
-
-        async def has_failed() -> bool:
-            return "failure" in await status(client)
-
-        await until(has_failed)
-        found = await status(client)
-        assert said in found["failure"]
-        assert "availableReplicas" not in found
+        assert said in await failure(client)
+        assert not await status_has(client, "availableReplicas")
         assert await text_of(client) == (200, V1)
         assert V1 not in swarm.removed
         await deployed(client, V3)
@@ -269,13 +287,60 @@ def test_a_version_is_not_available_before_its_probation_is_over(settings: Setti
     run(settings, test)
 
 
+def test_one_early_exit_is_bad_luck(settings: Settings) -> None:
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        swarm.behaviours[V1] = Behaviour(early_exits=1)
+        await client.post("/system/functions", json=spec(V1))
+        await until(lambda: status_has(client, "availableReplicas"))
+
+    run(settings, test)
+
+
+def test_a_version_that_never_gets_ready_is_given_up(settings: Settings) -> None:
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        swarm.behaviours[V1] = Behaviour(ready_after=1)
+        await client.post("/system/functions", json=spec(V1))
+        assert await failure(client) == "it was not ready within 0.3 s"
+        await asyncio.sleep(1)
+        assert (await text_of(client))[0] == 503, "it came too late"
+        assert swarm.of(V1).replicas == 0
+
+    run(replace(settings, ready_timeout=Seconds(0.3)), test)
+
+
+@pytest.mark.parametrize("path", ["@git-server:8081/x", "http://git-server:8081/x", "up", "/a b", "/a\r\nb"])
+def test_a_readiness_path_that_is_none_is_refused(path: str, settings: Settings) -> None:
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        sent = spec(annotations={"com.openfaas.health.http.path": path})
+        answer = await client.post("/system/functions", json=sent)
+        assert (answer.status, swarm.created) == (400, [])
+        assert "com.openfaas.health.http.path" in await answer.text()
+
+    run(settings, test)
+
+
+def test_a_readiness_probe_follows_nobody(settings: Settings) -> None:
+    async def redirect(request: web.Request) -> web.Response:
+        raise web.HTTPFound("/elsewhere") if request.path == "/up" else web.HTTPOk
+
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        swarm.behaviours[V1] = Behaviour(answer=redirect)
+        await client.post(
+            "/system/functions", json=spec(annotations={"com.openfaas.health.http.path": "/up"})
+        )
+        assert "not ready" in await failure(client)
+        assert set(swarm.of(V1).calls) == {"/up"}
+
+    run(replace(settings, ready_timeout=Seconds(0.3)), test)
+
+
 def test_readiness_never_calls_the_handler(settings: Settings) -> None:
     async def test(client: Client, swarm: FakeSwarm) -> None:
         await deployed(client)
         swarm.behaviours[V2] = Behaviour(ready_paths=("/_/health",))
         await deployed(client, V2)
         swarm.behaviours[V3] = Behaviour(ready_paths=("/_/up",))
-        await deployed(client, V3, annotations={"com.openfaas.health.http.path": "/_/up"})
+        await deployed(client, V3, annotations={"com.openfaas.health.http.path": "/_/up?full=1"})
         assert set(swarm.of(V3).calls) == {"/_/up"}
 
     run(settings, test)
@@ -347,6 +412,80 @@ def test_a_deleted_function_is_gone_at_once(settings: Settings) -> None:
         assert await status(client) == {}
         assert await text_of(client) == (503, "No endpoints available for: hello.\n")
         assert not swarm.services
+
+    run(settings, test)
+
+
+def test_a_delete_that_failed_can_be_sent_again(settings: Settings) -> None:
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        await client.post("/system/functions", json=spec())
+        swarm.hiccups.append("remove")
+        named = {"functionName": "hello"}
+        assert (await client.delete("/system/functions", json=named)).status == 503
+        await until(lambda: status_has(client, "availableReplicas"))
+        assert (await client.delete("/system/functions", json=named)).status == 200
+        assert (await status(client), swarm.services) == ({}, {})
+
+    run(settings, test)
+
+
+def test_a_deleted_function_is_gone_with_its_old_versions(settings: Settings) -> None:
+    async def whole() -> None:
+        swarm = FakeSwarm()
+        swarm.behaviours[V1] = Behaviour(answer=hang)
+        try:
+            async with serving(settings, swarm) as client:
+                await deployed(client, V1)
+                call = asyncio.create_task(text_of(client))
+                await until(lambda: asyncio.sleep(0, "/" in swarm.of(V1).calls))
+                await deployed(client, V2)
+                await client.delete("/system/functions", json={"functionName": "hello"})
+                assert not swarm.services
+                assert (await call)[0] in (500, 503)
+            async with serving(settings, swarm) as client:
+                assert await (await client.get("/system/functions")).json() == []
+        finally:
+            await swarm.close()
+
+    asyncio.run(whole())
+
+
+def test_a_version_that_has_given_way_does_not_return_with_a_restart(settings: Settings) -> None:
+    async def whole() -> None:
+        swarm = FakeSwarm()
+        swarm.behaviours[V2] = Behaviour(answer=hang)
+        try:
+            async with serving(replace(settings, probation=Seconds(1)), swarm) as client:
+                await deployed(client, V1)
+                await client.put("/system/functions", json=spec(V2))
+                calls: list[asyncio.Task[tuple[int, str]]] = []
+
+                async def is_called() -> bool:
+                    calls.append(asyncio.create_task(text_of(client)))
+                    return "/" in swarm.of(V2).calls
+
+                await until(is_called)
+                await client.put("/system/functions", json=spec(V1))
+                assert V2 not in swarm.removed, "it has a call to end"
+            await asyncio.gather(*calls, return_exceptions=True)
+            async with serving(settings, swarm) as client:
+                assert (await status(client))["image"] == V1
+                await until(lambda: asyncio.sleep(0, swarm.removed == [V2]))
+                assert await text_of(client) == (200, V1)
+        finally:
+            await swarm.close()
+
+    asyncio.run(whole())
+
+
+@pytest.mark.parametrize("method", ["mark", "remove"])
+def test_an_old_version_goes_also_when_the_engine_hiccups(method: str, settings: Settings) -> None:
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        await deployed(client)
+        swarm.hiccups.append(method)
+        await deployed(client, V2)
+        await until(lambda: asyncio.sleep(0, swarm.removed == [V1]))
+        assert swarm.of(V2).generation.state == LIVE
 
     run(settings, test)
 
@@ -440,10 +579,6 @@ def test_an_answer_that_breaks_off_is_asked_for_again_if_that_does_no_harm(setti
 
 
 def test_a_call_that_takes_too_long_is_502(settings: Settings) -> None:
-    async def hang(request: web.Request) -> web.Response:
-        await asyncio.sleep(30)
-        return web.Response()
-
     async def test(client: Client, swarm: FakeSwarm) -> None:
         swarm.behaviours[V1] = Behaviour(answer=hang)
         await deployed(client)
@@ -469,6 +604,47 @@ def test_secrets_are_upserted_and_functions_get_the_new_value(settings: Settings
         assert (await client.delete("/system/secrets", json={"name": "s1"})).status == 200
 
     run(settings, test)
+
+
+def test_one_function_that_cannot_start_keeps_no_other_from_a_secrets_new_value(settings: Settings) -> None:
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        await client.post("/system/secrets", json={"name": "s1", "value": "one"})
+        await deployed(client, V1, secrets=["s1"])
+        await client.post("/system/functions", json={"service": "other", "image": V2, "secrets": ["s1"]})
+        swarm.unpullable.add(V1)
+        answer = await client.put("/system/secrets", json={"name": "s1", "value": "two"})
+        assert (answer.status, swarm.created) == (500, [V1, V2, V2])
+        said = await answer.text()
+        assert "hello (unable to pull image" in said
+        assert "other" not in said
+
+    run(settings, test)
+
+
+@pytest.mark.parametrize("answered", [401, 403, 404, 500])
+def test_whatever_the_registry_refuses_is_an_image_that_cannot_be_pulled(
+    answered: int, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert recordings.load("26-deploy-unreachable-registry").status == 400
+    engine = FakeEngine(registry=answered)
+    monkeypatch.setattr(docker, "APIClient", partial(docker.APIClient, base_url=engine.url))
+    with running(engine):
+        swarm = Swarm(settings)
+        with pytest.raises(GatewayError, match=r"unable to pull image .* denied") as raised:
+            asyncio.run(swarm.check_image(V1))
+        assert raised.value.status == 400
+        swarm._api.close()
+    with pytest.raises(GatewayError, match="does not answer") as raised:
+        asyncio.run(swarm.check_image(V1))
+    assert raised.value.status == 503
+
+
+@pytest.mark.parametrize(("given", "is_read_only"), [({}, False), ({"readOnlyRootFilesystem": True}, True)])
+def test_the_root_is_read_only_where_the_deployment_says_so(
+    given: dict[str, Any], is_read_only: bool, settings: Settings
+) -> None:
+    deployment = parse(json.dumps(spec(**given)).encode())
+    assert task_template(deployment, {}, settings)["ContainerSpec"]["ReadOnly"] is is_read_only
 
 
 def test_a_queued_call_is_made_with_its_headers_and_path(settings: Settings) -> None:
@@ -508,6 +684,50 @@ def test_a_queued_call_is_tried_again_only_if_it_may_succeed(
         await until(lambda: asyncio.sleep(0, len(calls) == tries))
         await asyncio.sleep(0.3)
         assert len(calls) == tries
+
+    run(settings, test)
+
+
+def test_a_queued_call_whose_answer_breaks_off_is_tried_again(settings: Settings) -> None:
+    calls: list[str] = []
+
+    async def break_off(request: web.Request) -> web.StreamResponse:
+        calls.append(request.path)
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"part")
+        assert request.transport
+        request.transport.abort()
+        return response
+
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        swarm.behaviours[V1] = Behaviour(answer=break_off)
+        await deployed(client)
+        await client.post("/async-function/hello", data=b"x")
+        await until(lambda: asyncio.sleep(0, len(calls) == settings.queue_attempts))
+
+    run(settings, test)
+
+
+@pytest.mark.parametrize("step", ["get", "update"])
+def test_a_queued_call_outlives_a_full_disk(
+    step: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused: list[str] = []
+    whole = getattr(SQLiteAckQueue, step)
+
+    def refuse_once(*arguments: Any, **named: Any) -> Any:
+        if refused:
+            return whole(*arguments, **named)
+        refused.append(step)
+        raise sqlite3.OperationalError("database or disk is full")
+
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        monkeypatch.setattr(SQLiteAckQueue, step, refuse_once)
+        await deployed(client)
+        await client.post("/async-function/hello", data=b"x")
+        await until(lambda: asyncio.sleep(0, "/" in swarm.of(V1).calls))
+        assert refused == [step]
 
     run(settings, test)
 
@@ -591,3 +811,21 @@ def test_the_queue_is_bounded_in_length_and_size(settings: Settings) -> None:
         assert codes == [202, 202, 429, 429]
 
     run(replace(settings, queue_limit=3, queue_backoff=Seconds(60), queue_backoff_limit=Seconds(60)), test)
+
+
+def test_the_queue_is_bounded_over_all_names(settings: Settings) -> None:
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        codes = [(await client.post(f"/async-function/hello-{number}")).status for number in range(7)]
+        assert codes == [202] * 5 + [429] * 2
+
+    long = replace(settings, queue_backoff=Seconds(60), queue_backoff_limit=Seconds(60))
+    run(replace(long, queue_limit=3, queue_total_limit=5), test)
+
+
+@pytest.mark.parametrize("name", ["Hello", "a_b", "a%2Fb", "-a", "a" * 64])
+def test_what_no_function_can_be_named_is_not_queued(name: str, settings: Settings) -> None:
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        answer = await client.post(URL(f"/async-function/{name}", encoded=True), data=b"x")
+        assert (answer.status, await answer.text()) == (404, "404 page not found\n")
+
+    run(settings, test)
