@@ -17,9 +17,14 @@ import msgspec
 import requests
 
 from . import signature
-from .errors import CloudError, Failed, Unavailable, Upstream, received
+from .errors import Busy, CloudError, Failed, Unavailable, Upstream, received
 from .secrets import Keys
 from .sessions import CONNECT_SECONDS, reason, session
+
+# of-builder says something at least this often, even while a build waits or is silent: a client looks at its
+# clock with each line, and takes of-builder for gone when it has read nothing for READ_SECONDS.
+BEAT_SECONDS = 5
+READ_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Line:
     """One line of the answer; the last one has status success or failed.
 
     `digest` is the image's, `context` the digest of the build context, `code` says whose failure it
-    is: `failed` the user's, `unavailable` ours.
+    is: `failed` the user's, `unavailable` ours; `busy` is no failure, but a build that has not begun.
     """
 
     log: list[str] = field(default_factory=list)
@@ -57,22 +62,25 @@ class Builder:
     def build(self, tar: bytes | IO[bytes], signed: str, seconds: float) -> Built:
         """Build and push; `signed` is the `X-Build-Signature` of the tar.
 
-        Raises `Failed` (with the log's last lines) when the build fails, `Unavailable` when it may
-        work later.
+        Raises `Failed` (with the log's last lines) when the build fails or takes longer than `seconds`,
+        `Unavailable` when it may work later: also when it was `Busy` with others all that time.
         """
         headers = {
             signature.BUILDER_HEADER: signed,
             "Content-Type": "application/octet-stream",
             "Accept": "application/x-ndjson",
         }
-        deadline, log = time.monotonic() + seconds, list[str]()
+        deadline, log, begun = time.monotonic() + seconds, list[str](), False
         for line in self._stream(tar, headers, seconds):
             log += line.log
+            begun = begun or (bool(line.log) and line.code != Busy.code)
             if line.status == "success":
                 return Built(line.image, line.digest, line.context, log)
             if line.status == "failed":
                 raise _failure(line, log)
             if time.monotonic() > deadline:
+                if not begun:
+                    raise Busy(f"the build has waited {seconds:.0f} s for its turn")
                 raise Failed(f"the build takes longer than {seconds:.0f} s", details={"log": log[-50:]})
         raise Unavailable("of-builder's answer ended before the build did")
 
@@ -94,9 +102,11 @@ class Builder:
 
     def _stream(self, tar: bytes | IO[bytes], headers: dict[str, str], seconds: float) -> Iterator[Line]:
         url = self.url.rstrip("/") + "/build"
+        timeout = (CONNECT_SECONDS, min(READ_SECONDS, seconds))
         try:
-            with session().post(
-                url, data=tar, headers=headers, timeout=(CONNECT_SECONDS, seconds), stream=True
+            # Sent again, it would wait behind all others again, and beyond the deadline.
+            with session(retries=0).post(
+                url, data=tar, headers=headers, timeout=timeout, stream=True
             ) as response:
                 _check(response)
                 for line in response.iter_lines():

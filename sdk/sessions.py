@@ -22,10 +22,10 @@ _local = _Local()
 
 
 def session(retries: int = 3) -> requests.Session:
-    """This thread's session: retries connection errors and `RETRIED`, with backoff.
+    """This thread's session: retries connection errors, read timeouts and `RETRIED`, with backoff.
 
-    Every call that we send through it is idempotent, so all methods are retried. Give each call a
-    timeout: `(CONNECT_SECONDS, read seconds)`.
+    Every method is retried, and a call may take its timeout each time: `retries=0` is for what is long,
+    or must not be sent twice. Give each call a timeout: `(CONNECT_SECONDS, read seconds)`.
     """
     if retries not in _local.sessions:
         policy = Retry(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -13,12 +14,13 @@ from pathlib import Path
 import msgspec
 
 from sdk.builder import Line
-from sdk.errors import Failed, Unavailable
+from sdk.errors import Failed, Misconfigured, Unavailable
 
 from .progress import Progress
 from .settings import Settings, buildx
 from .tarball import Job
 
+BUILDER = "of-buildkit"
 CONTEXT_TAG = "ctx-"
 IMAGE_LABEL = "com.openfaas.cloud.built=1"
 _STOP_SECONDS = 5
@@ -37,7 +39,7 @@ async def build(job: Job, work: Path, settings: Settings) -> AsyncGenerator[Line
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
-        env=_environment(work),
+        env=_environment(settings),
         start_new_session=True,
     )
     try:
@@ -68,8 +70,8 @@ def command(job: Job, metadata: Path, settings: Settings) -> Sequence[str]:
     return [
         buildx(),
         "build",
-        *(("--builder", BUILDER) if settings.buildkit_url else ()),
-        "--push",
+        *_builder(settings),
+        "--output=type=registry" + (",registry.insecure=true" if settings.insecure else ""),
         "--provenance=false",
         "--progress=rawjson",
         f"--metadata-file={metadata}",
@@ -82,26 +84,34 @@ def command(job: Job, metadata: Path, settings: Settings) -> Sequence[str]:
     ]
 
 
-BUILDER = "of-buildkit"
+async def create_builder(settings: Settings) -> None:
+    """Tell buildx of a standalone buildkitd, and of none that an earlier process told it of.
 
-
-async def create_builder(settings: Settings, work: Path) -> None:
-    """Tell buildx of a standalone buildkitd. The Docker engine's own BuildKit needs nothing."""
+    The Docker engine's own BuildKit needs nothing. Nothing connects before the first build does.
+    """
+    shutil.rmtree(settings.buildx_folder, ignore_errors=True)
     if not settings.buildkit_url:
         return
     arguments = ("create", "--driver=remote", f"--name={BUILDER}", "--", settings.buildkit_url)
-    process = await asyncio.create_subprocess_exec(buildx(), *arguments, env=_environment(work))
-    if await process.wait():
-        raise Unavailable(f"buildx can't use the BuildKit at {settings.buildkit_url}")
+    if await _run(settings, *arguments):
+        raise Misconfigured(f"setting buildkit_url: buildx does not take {settings.buildkit_url!r}")
 
 
-async def prune(settings: Settings, work: Path) -> None:
-    """Keep the build cache within its limit."""
-    arguments = ("prune", "--force", f"--keep-storage={settings.cache_limit_gb}gb")
+async def prune(settings: Settings) -> bool:
+    """Keep the build cache within its limit; whether that worked."""
+    keep = f"--keep-storage={settings.cache_limit_gb}gb"
+    return not await _run(settings, "prune", *_builder(settings), "--force", keep)
+
+
+async def _run(settings: Settings, *arguments: str) -> int:
     process = await asyncio.create_subprocess_exec(
-        buildx(), *arguments, stdout=asyncio.subprocess.DEVNULL, env=_environment(work)
+        buildx(), *arguments, stdout=asyncio.subprocess.DEVNULL, env=_environment(settings)
     )
-    await process.wait()
+    return await process.wait()
+
+
+def _builder(settings: Settings) -> Sequence[str]:
+    return (f"--builder={BUILDER}",) if settings.buildkit_url else ()
 
 
 async def _output(
@@ -152,8 +162,8 @@ def _digest(metadata: Path) -> str:
     return str(rows["containerimage.digest"])
 
 
-def _environment(work: Path) -> dict[str, str]:
+def _environment(settings: Settings) -> dict[str, str]:
     """Only what buildx needs: no setting or secret of ours."""
-    kept = ("PATH", "DOCKER_HOST", "BUILDX_CONFIG", "DOCKER_CONFIG")
+    kept = ("PATH", "DOCKER_HOST", "DOCKER_CONFIG")
     given = {name: os.environ[name] for name in kept if name in os.environ}
-    return {"HOME": str(work), **given}
+    return {"HOME": settings.work_folder, "BUILDX_CONFIG": str(settings.buildx_folder), **given}

@@ -17,7 +17,8 @@ from typing import Any
 _THEIRS = re.compile(r"did not complete successfully|failed to resolve source metadata")
 # Failures that are ours: the same build may succeed later. Everything else is the author's to mend.
 _OURS = re.compile(
-    r"failed to push|Unavailable: |no such host|i/o timeout|TLS handshake|connection refused|"
+    r"failed to push|failed to do request|Unavailable: |code = Unavailable|context deadline exceeded|"
+    r"no such host|i/o timeout|TLS handshake|connection refused|"
     r"Cannot connect to the Docker daemon|401 Unauthorized|no space left on device",
 )
 _NOISE = re.compile(r"^(ERROR: )?(failed to solve: )?")
@@ -65,12 +66,12 @@ class Progress:
         """Why the build failed, and whether that is ours rather than the author's."""
         said = next((line for line in reversed(self.plain) if line.startswith("ERROR: ")), "")
         text = _NOISE.sub("", said) or "\n".join(self.plain[-3:]) or "buildx failed without a word"
-        return text, bool(_OURS.search(text)) and not _THEIRS.search(text)
+        return _clip(text), bool(_OURS.search(text)) and not _THEIRS.search(text)
 
     def _line(self, line: str) -> Iterator[str]:
         if line.strip():
             self.plain.append(line.rstrip())
-            yield line.rstrip()
+            yield _clip(line.rstrip())
 
     def _status(self, status: dict[str, Any]) -> Iterator[str]:
         for vertex in status.get("vertexes") or ():
@@ -78,23 +79,29 @@ class Progress:
         for log in status.get("logs") or ():
             number = self._number(log.get("vertex", ""))
             data = base64.b64decode(log.get("data") or "").decode(errors="replace")
-            yield from (f"#{number} {line[:_SHOWN]}" for line in data.splitlines() if line.strip())
+            yield from (f"#{number} {_clip(line)}" for line in data.splitlines() if line.strip())
 
     def _vertex(self, vertex: dict[str, Any]) -> Iterator[str]:
         digest = str(vertex.get("digest"))
         new = digest not in self.steps
         number = self._number(digest)
         if new and vertex.get("name"):
-            yield f"#{number} {str(vertex['name'])[:_SHOWN]}"
+            yield f"#{number} {_clip(str(vertex['name']))}"
         if vertex.get("completed") and digest not in self.finished:
             self.finished.add(digest)
             if vertex.get("error"):
-                yield f"#{number} ERROR: {str(vertex['error'])[:_SHOWN]}"
+                yield f"#{number} ERROR: {_clip(str(vertex['error']))}"
             else:
                 yield f"#{number} {'CACHED' if vertex.get('cached') else 'DONE'}"
 
     def _number(self, digest: str) -> int:
         return self.steps.setdefault(digest, len(self.steps) + 1)
+
+
+def _clip(text: str) -> str:
+    """A long text's beginning and end: the command that failed, and how."""
+    half = _SHOWN // 2
+    return text if len(text) <= _SHOWN else f"{text[:half]} … {text[-half:]}"
 
 
 def _is_json_so_far(text: str) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import re
 import tarfile
 from collections.abc import AsyncIterable
 from dataclasses import dataclass, field
@@ -11,13 +13,16 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from sdk.context import CONFIG_ENTRY, CONTEXT_FOLDER, Digest
-from sdk.errors import Malformed, TooLarge
+from sdk.errors import Malformed, TooLarge, Unauthorized
 from sdk.secrets import Keys
-from sdk.signature import Running
+from sdk.signature import BUILDER_HEADER, Running
 
 CONFIG_BYTES = 256 * 1024
 NAME_BYTES = 1024
 _PIECE = 1024 * 1024
+_SIGNATURE = re.compile(r"sha256=[0-9a-f]{64}")
+# What names and sizes in a tar lead to. Any other trouble with files is ours, and may pass.
+_THEIRS = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,12 @@ class Job:
 
 
 async def receive(body: AsyncIterable[bytes], to: Path, header: str | None, keys: Keys, limit: int) -> None:
-    """Write the body to the new file `to`, at most `limit` bytes, and verify its signature."""
+    """Write the body to the new file `to`, at most `limit` bytes, and verify its signature.
+
+    Of a request that can't be a signed one, nothing is read.
+    """
+    if not _SIGNATURE.fullmatch(header or ""):
+        raise Unauthorized(f"the request has no {BUILDER_HEADER}: sha256=…")
     signature, size = Running(keys), 0
     with to.open("xb") as file:
         async for piece in body:
@@ -60,8 +70,8 @@ async def receive(body: AsyncIterable[bytes], to: Path, header: str | None, keys
 def unpack(tar_file: Path, folder: Path, *, entries_limit: int, bytes_limit: int) -> Job:
     """Unpack `context/` below `folder` and read the config.
 
-    Raises `Malformed` for what is no such tar, or has entries that would leave the context, and
-    `TooLarge` above the limits.
+    Raises `Malformed` for what is no such tar, or has entries that would leave the context,
+    `TooLarge` above the limits, and the `OSError` that is no fault of the tar.
     """
     context = folder / CONTEXT_FOLDER
     context.mkdir(parents=True)
@@ -81,6 +91,8 @@ def unpack(tar_file: Path, folder: Path, *, entries_limit: int, bytes_limit: int
                 elif name.startswith(f"{CONTEXT_FOLDER}/"):
                     _unpack_entry(tar, info, name.removeprefix(f"{CONTEXT_FOLDER}/"), context, digest)
     except (tarfile.TarError, EOFError, UnicodeError, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _THEIRS:
+            raise
         raise Malformed(f"the tar can't be unpacked: {error}") from None
     if config is None:
         raise Malformed(f"the tar has no {CONFIG_ENTRY}")
@@ -104,8 +116,8 @@ def _config(tar: tarfile.TarFile, info: tarfile.TarInfo) -> Config:
         config = msgspec.convert(known, Config)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Malformed(f"{CONFIG_ENTRY}: {error}") from None
-    if not config.image and not config.ref:
-        raise Malformed(f"{CONFIG_ENTRY}: image is missing")
+    if not 0 < len(config.image or config.ref) <= NAME_BYTES:
+        raise Malformed(f"{CONFIG_ENTRY}: image is missing or too long")
     return config
 
 

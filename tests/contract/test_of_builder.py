@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import json
 import os
+import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.test_utils import BaseTestServer, TestClient, TestServer
 from yarl import URL
 
+from of_builder import server, tarball
+from of_builder.build import build, create_builder, prune
 from of_builder.server import Service
-from of_builder.settings import Settings
+from of_builder.settings import _PLUGINS, Settings
+from of_builder.tarball import Config, Job
 from sdk import signature
+from sdk.builder import Builder, Built
+from sdk.errors import Busy, Failed, Misconfigured, Unavailable
 from sdk.secrets import Keys
 from sdk.settings import Seconds
 from tests.conftest import DATA
@@ -37,12 +44,19 @@ import json, os, signal, sys, time
 folder = {folder!r}
 open(f"{{folder}}/argv-{{os.getpid()}}", "w").write(json.dumps(sys.argv[1:]))
 behaviour = open(f"{{folder}}/behaviour").read()
-if sys.argv[1] == "prune":
+kept = os.environ.get("BUILDX_CONFIG") or os.environ["HOME"] + "/.docker/buildx"
+instance = kept + "/of-buildkit"
+if sys.argv[1] == "create":
+    os.makedirs(kept, exist_ok=True)
+    open(instance, "x").close()
+if "--builder=of-buildkit" in sys.argv and not os.path.exists(instance):
+    sys.exit("ERROR: no builder of-buildkit found")
+if sys.argv[1] != "build":
     sys.exit()
+signal.signal(signal.SIGTERM, lambda *_: (open(f"{{folder}}/terminated", "w").close(), sys.exit(1)))
 vertex = {{"digest": "a", "name": "[1/1] FROM scratch"}}
 print(json.dumps({{"vertexes": [vertex]}}), file=sys.stderr, flush=True)
 if behaviour == "hang":
-    signal.signal(signal.SIGTERM, lambda *_: (open(f"{{folder}}/terminated", "w").close(), sys.exit(1)))
     time.sleep(60)
 if behaviour.startswith("ERROR"):
     print(behaviour, file=sys.stderr)
@@ -100,7 +114,29 @@ def run(settings: Settings, test: Callable[[Client], Awaitable[None]]) -> None:
             await test(client)
 
     asyncio.run(whole())
-    assert not list(Path(settings.work_folder).iterdir()), "the work folder is removed"
+    assert not folders(settings), "the work folder is removed"
+
+
+def folders(settings: Settings) -> list[Path]:
+    return list(Path(settings.work_folder).glob("build-*"))
+
+
+async def until(condition: Callable[[], object], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
+async def built(at: BaseTestServer | Client, seconds: float) -> Built:
+    """What our own client makes of the build."""
+    builder = Builder(str(at.make_url("/")), KEYS)
+    return await asyncio.to_thread(builder.build, TAR, signature.sign(TAR, KEYS), seconds)
+
+
+@pytest.fixture
+def quick_beat(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "BEAT_SECONDS", 0.05)
 
 
 def signed(body: bytes, **headers: str) -> dict[str, Any]:
@@ -164,13 +200,22 @@ def test_a_failure_is_the_authors_or_ours_and_never_200(
     run(settings, test)
 
 
-def test_no_line_is_longer_than_clients_read(settings: Settings, buildx: Buildx) -> None:
-    buildx.behave("chatter")
+@pytest.mark.parametrize(
+    ("how", "lines"),
+    [("chatter", 3001), (f'ERROR: process "{chr(1) * 100_000}" did not complete successfully: code 7', 2)],
+    ids=["many lines", "a long one of control characters"],
+)
+def test_no_line_is_longer_than_clients_read(
+    how: str, lines: int, settings: Settings, buildx: Buildx
+) -> None:
+    buildx.behave(how)
 
     async def test(client: Client) -> None:
-        text = await (await client.post("/build", **signed(TAR, **NDJSON))).text()
-        assert max(len(line) for line in text.splitlines()) < 60 * 1024
-        assert sum(len(line.get("log", ())) for line in lines_of(text)) == 3001
+        body = await (await client.post("/build", **signed(TAR, **NDJSON))).read()
+        assert max(len(line) for line in body.splitlines()) < 60 * 1024
+        *_, last = rows = lines_of(body.decode())
+        assert sum(len(row.get("log", ())) for row in rows) == lines
+        assert last["status"] == "success" or last["error"].endswith("did not complete successfully: code 7")
 
     run(settings, test)
 
@@ -204,6 +249,51 @@ def test_a_signed_body_that_is_no_request_is_refused(
     assert not buildx.calls
 
 
+def test_no_unsigned_body_is_read(settings: Settings, buildx: Buildx) -> None:
+    async def test(client: Client) -> None:
+        answer = await client.post("/build", data=endless(), headers={"X-Build-Signature": "sha256=0"})
+        assert answer.status == 401
+
+    run(settings, test)
+
+
+async def endless() -> AsyncIterator[bytes]:
+    """A body that begins, and never ends."""
+    yield b"x"
+    await asyncio.sleep(60)
+
+
+def test_requests_that_arrive_take_places_but_not_for_ever(
+    settings: Settings, buildx: Buildx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "RECEIVE_SECONDS", 1)
+    header = {"X-Build-Signature": signature.sign(TAR, KEYS)}
+
+    async def test(client: Client) -> None:
+        arriving = [asyncio.create_task(client.post("/build", data=endless(), headers=header)) for _ in "ab"]
+        await until(lambda: len(folders(settings)) == 2)
+        assert (await client.post("/build", **signed(TAR))).status == 503
+        assert [(await task).status for task in arriving] == [503, 503]
+        assert (await client.post("/build", **signed(TAR))).status == 200
+
+    run(replace(settings, parallel_builds=1, queued_builds=1), test)
+
+
+def test_a_full_disk_is_no_fault_of_the_author(
+    settings: Settings, buildx: Buildx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tarball, "_unpack_entry", full)
+
+    async def test(client: Client) -> None:
+        answer = await client.post("/build", **signed(TAR, **NDJSON))
+        assert (answer.status, (await answer.json())["error"]["code"]) == (503, "unavailable")
+
+    run(settings, test)
+
+
 def test_a_client_that_goes_away_cancels_its_build(settings: Settings, buildx: Buildx) -> None:
     """Flaw 20: a client that goes away didn't cancel the build."""
     buildx.behave("hang")
@@ -212,12 +302,50 @@ def test_a_client_that_goes_away_cancels_its_build(settings: Settings, buildx: B
         answer = await client.post("/build", **signed(TAR, **NDJSON))
         await answer.content.readline()
         answer.close()
-        deadline = time.monotonic() + 10  # the build itself would take a minute
-        while not (buildx.folder / "terminated").exists() or list(Path(settings.work_folder).iterdir()):
-            assert time.monotonic() < deadline
-            await asyncio.sleep(0.01)
+        # The build itself would take a minute.
+        await until(lambda: (buildx.folder / "terminated").exists() and not folders(settings))
 
     run(settings, test)
+
+
+def test_a_client_that_goes_away_while_its_tar_is_unpacked_leaves_nothing(
+    settings: Settings, buildx: Buildx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[Path] = []
+
+    def slow(tar: Path, folder: Path, **limits: int) -> None:
+        for number in range(100):
+            (folder / "context" / str(number)).mkdir(parents=True)
+            time.sleep(0.005)
+        ended.append(folder)
+
+    monkeypatch.setattr(tarball, "unpack", slow)
+
+    async def test(client: Client) -> None:
+        asking = asyncio.create_task(client.post("/build", **signed(TAR)))
+        await until(lambda: any((folder / "context").exists() for folder in folders(settings)))
+        asking.cancel()
+        await until(lambda: ended)
+        await until(lambda: not folders(settings))
+
+    run(settings, test)
+
+
+def test_a_service_that_stops_cancels_its_builds_and_says_so(settings: Settings, buildx: Buildx) -> None:
+    buildx.behave("hang")
+
+    async def test(client: Client) -> None:
+        answer = await client.post("/build", **signed(TAR, **NDJSON))
+        await answer.content.readline()
+        began = time.monotonic()
+        stopping = asyncio.create_task(client.server.close())
+        last = json.loads(await answer.content.readline())
+        assert (last["status"], last["code"]) == ("failed", "unavailable")
+        await stopping
+        assert time.monotonic() - began < 5
+
+    run(settings, test)
+    assert (buildx.folder / "terminated").exists()
 
 
 def test_a_build_that_takes_too_long_ends(settings: Settings, buildx: Buildx) -> None:
@@ -237,18 +365,73 @@ def test_a_full_queue_is_503(settings: Settings, buildx: Buildx) -> None:
 
     async def test(client: Client) -> None:
         first = await client.post("/build", **signed(TAR, **NDJSON))
-        waiting = asyncio.create_task(client.post("/build", **signed(TAR, **NDJSON)))
-        while sum(1 for _ in Path(settings.work_folder).iterdir()) < 2:
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(0.1)
-        refused = await client.post("/build", **signed(TAR))
+        waiting = await client.post("/build", **signed(TAR, **NDJSON))
+        refused = await client.post("/build", **signed(TAR, **NDJSON))
         assert (refused.status, refused.headers["Retry-After"]) == (503, "5")
-        waiting.cancel()
+        waiting.close()
         first.close()
-        while list(Path(settings.work_folder).iterdir()):
-            await asyncio.sleep(0.01)
+        await until(lambda: not folders(settings))
 
     run(replace(settings, parallel_builds=1, queued_builds=1), test)
+
+
+def test_builds_wait_in_turn_and_are_told_how_many_are_ahead(
+    settings: Settings, buildx: Buildx, quick_beat: None
+) -> None:
+    buildx.behave("hang")
+
+    async def test(client: Client) -> None:
+        first = await client.post("/build", **signed(TAR, **NDJSON))
+        await first.content.readline()
+        second = await client.post("/build", **signed(TAR, **NDJSON))
+        third = await client.post("/build", **signed(TAR, **NDJSON))
+        said = [json.loads(await third.content.readline()) for _ in range(2)]
+        assert (said[0]["log"], said[0]["code"]) == (["waiting: 2 builds are ahead"], "busy")
+        assert said[1] == {"status": "in_progress"}
+        buildx.behave("succeed")
+        first.close()
+        for answer in (second, third):
+            assert lines_of(await answer.text())[-1]["status"] == "success"
+
+    run(replace(settings, parallel_builds=1), test)
+
+
+def test_a_build_is_sent_once_however_long_of_builder_is_silent() -> None:
+    """It was sent four times, each time to the end of the queue: 210 s became 840."""
+    sent: list[bytes] = []
+
+    async def silent(request: web.Request) -> web.Response:
+        sent.append(await request.read())
+        await asyncio.sleep(60)
+        return web.Response()
+
+    async def whole() -> None:
+        app = web.Application()
+        app.router.add_post("/build", silent)
+        async with TestServer(app, handler_cancellation=True) as fake:
+            with pytest.raises(Unavailable, match="timed out"):
+                await built(fake, 0.5)
+
+    began = time.monotonic()
+    asyncio.run(whole())
+    assert (sent, time.monotonic() - began < 3) == ([TAR], True)
+
+
+def test_our_client_keeps_its_limit_whether_the_build_is_silent_or_waits(
+    settings: Settings, buildx: Buildx, quick_beat: None
+) -> None:
+    buildx.behave("hang")
+
+    async def test(client: Client) -> None:
+        building = asyncio.create_task(built(client, 2))
+        await until(lambda: buildx.calls)
+        with pytest.raises(Busy, match="waited 1 s for its turn"):
+            await built(client, 1)
+        with pytest.raises(Failed, match="longer than 2 s"):
+            await building
+        await until(lambda: (buildx.folder / "terminated").exists() and not folders(settings))
+
+    run(replace(settings, parallel_builds=1), test)
 
 
 def test_an_image_is_looked_up_by_a_signed_query(
@@ -305,3 +488,51 @@ def test_faas_clis_recorded_publish_is_accepted(settings: Settings, buildx: Buil
         assert last["status"] == "success"
 
     run(settings, test)
+
+
+@pytest.mark.parametrize("url", ["tcp://of-buildkit:1234", "unix:///run/buildkit/buildkitd.sock"])
+def test_a_standalone_buildkitd_is_what_every_call_drives(
+    url: str, settings: Settings, buildx: Buildx
+) -> None:
+    remote = replace(settings, buildkit_url=url, insecure=True)
+
+    async def test(client: Client) -> None:
+        assert (await client.post("/build", **signed(TAR))).status == 200
+        assert await prune(remote)
+
+    for _ in ("first start", "another"):
+        run(remote, test)
+    calls = {call[0]: call for call in buildx.calls}
+    assert calls["create"] == ["create", "--driver=remote", "--name=of-buildkit", "--", url]
+    assert "--output=type=registry,registry.insecure=true" in calls["build"]
+    assert all("--builder=of-buildkit" in calls[name] for name in ("build", "prune"))
+
+
+def test_the_engines_own_buildkit_needs_no_builder(settings: Settings, buildx: Buildx) -> None:
+    async def test(client: Client) -> None:
+        assert (await client.post("/build", **signed(TAR))).status == 200
+        assert await prune(settings)
+
+    run(settings, test)
+    assert sorted(call[0] for call in buildx.calls) == ["build", "prune"]
+    assert not any(word.startswith("--builder") for call in buildx.calls for word in call)
+
+
+@pytest.mark.skipif(not any(map(shutil.which, _PLUGINS)), reason="buildx is not installed")
+def test_the_real_buildx_finds_its_builder_after_every_start(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no-engine")
+    remote = replace(settings, buildkit_url=f"unix://{tmp_path}/no-buildkitd")
+    (tmp_path / "context").mkdir()
+    (tmp_path / "context" / "Dockerfile").write_text("FROM scratch\n")
+
+    async def test() -> None:
+        for _ in ("first start", "another"):
+            await create_builder(remote)
+        async with aclosing(build(Job(tmp_path / "context", Config("a/b"), "c"), tmp_path, remote)) as lines:
+            assert (await anext(lines)).log == ["#1 [internal] waiting for connection"]
+        with pytest.raises(Misconfigured, match="buildkit_url"):
+            await create_builder(replace(remote, buildkit_url="http://of-buildkit"))
+
+    asyncio.run(test())

@@ -6,6 +6,7 @@ import base64
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -73,6 +74,9 @@ def test_a_failure_keeps_the_dockerfiles_own_lines_and_says_why() -> None:
         ("ERROR: failed to solve: failed to push 127.0.0.1:5000/a: connect: connection refused", True),
         ("ERROR: Cannot connect to the Docker daemon at unix:///var/run/docker.sock.", True),
         ("ERROR: failed to solve: Unavailable: connection error", True),
+        ("ERROR: failed to receive status: rpc error: code = Unavailable desc = error reading: EOF", True),
+        ("ERROR: context deadline exceeded", True),
+        ('ERROR: failed to do request: Head "https://r/v2/": http: server gave HTTP response', True),
         ("ERROR: failed to solve: write /x: no space left on device", True),
     ],
 )
@@ -82,15 +86,24 @@ def test_the_authors_failures_are_told_from_ours(text: str, ours: bool) -> None:
     assert progress.error()[1] is ours
 
 
+def test_a_long_failure_keeps_its_end_and_whose_fault_it_is() -> None:
+    progress = Progress()
+    long = f'ERROR: failed to solve: process "{"x" * 100_000}" did not complete successfully: exit code: 7'
+    status = {"vertexes": [{**VERTEX, "name": "y" * 100_000, "completed": "y", "error": long}]}
+    lines = [*progress.feed(f"{json.dumps(status)}\n{long}\n"), *progress.close()]
+    text, ours = progress.error()
+    assert (text[:12], text[-12:], ours) == ('process "xxx', "exit code: 7", False)
+    assert [len(line) < 500 for line in (*lines, text)] == [True] * 4
+
+
 def test_a_failure_without_a_word_says_so() -> None:
     assert "without a word" in Progress().error()[0]
 
 
-@given(st.lists(st.text()))
-def test_any_output_is_lines(pieces: list[str]) -> None:
+@given(st.lists(st.one_of(st.text(), st.builds(str.__mul__, st.text(max_size=3), st.just(20_000)))))
+def test_any_output_is_lines_that_are_short_as_json(pieces: list[str]) -> None:
     progress = Progress()
-    for piece in pieces:
-        for line in progress.feed(piece):
-            assert line.strip()
-    list(progress.close())
-    progress.error()
+    lines = [line for piece in pieces for line in progress.feed(piece)]
+    assert all(line.strip() for line in lines)
+    for text in (*lines, *progress.close(), progress.error()[0]):
+        assert len(msgspec.json.encode(text)) < 4096

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import io
 import json
 import tarfile
@@ -104,6 +105,23 @@ def test_a_file_where_a_folder_is_needed_is_refused(tmp_path: Path) -> None:
         unpacked(made(DOCKERFILE, ("context/a", b"1"), ("context/a/b", b"2")), tmp_path)
 
 
+def test_a_name_that_no_file_can_have_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Malformed):
+        unpacked(made(DOCKERFILE, ("context/" + "a" * 300, b"1")), tmp_path)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.EROFS])
+def test_trouble_with_our_disk_is_not_the_tars(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trouble(*args: object) -> None:
+        raise OSError(number, "trouble")
+
+    monkeypatch.setattr(tarball, "_unpack_entry", trouble)
+    with pytest.raises(OSError, match="trouble"):
+        unpacked(made(DOCKERFILE), tmp_path)
+
+
 @pytest.mark.parametrize(
     ("data", "said"),
     [
@@ -114,6 +132,7 @@ def test_a_file_where_a_folder_is_needed_is_refused(tmp_path: Path) -> None:
         (made(DOCKERFILE, config=b"{"), "com.openfaas.docker.config"),
         (made(DOCKERFILE, config=b'{"buildArgs": {}}'), "image is missing"),
         (made(DOCKERFILE, config=b'{"image": 5}'), "com.openfaas.docker.config"),
+        (made(DOCKERFILE, config=b'{"image": "%s"}' % (b"a" * 2000)), "too long"),
         (made(DOCKERFILE, config=b'{"image": "a", "buildArgs": {"A": 1}}'), "com.openfaas.docker.config"),
         (made(DOCKERFILE, config=b" " * 300_000), "com.openfaas.docker.config"),
     ],
