@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python
 
-.PHONY: up down test check e2e fix stage
+.PHONY: up down test check e2e fix fuzz stage
 
 up: .venv/installed
 	@$(RUN) -m local up
@@ -26,6 +26,9 @@ e2e: .venv/installed
 fix: .venv/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+fuzz: .venv/installed
+	$(BIN)/pytest tests/unit --hypothesis-profile=fuzz --timeout=3600
 
 stage:
 	@$(RUN) -m local.staging

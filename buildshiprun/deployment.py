@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-from .sdk import naming
+from .sdk import naming, policy
 from .sdk.errors import Refused
 from .sdk.gateway import Status
 from .sdk.messages import Shipment
@@ -40,6 +40,7 @@ def wanted(shipment: Shipment, settings: Settings, *, now: int) -> Spec:
     function, repository = shipment.function, shipment.repository
     owner = repository.owner
     memory = function.limits.memory or f"{settings.function_memory_limit_mb}Mi"
+    most = policy.cpu_milli(function.limits.cpu) or settings.function_cpu_limit_milli
     spec: Spec = {
         "service": naming.service_name(owner.login, function.name),
         "envProcess": function.fprocess,
@@ -53,7 +54,7 @@ def wanted(shipment: Shipment, settings: Settings, *, now: int) -> Spec:
         },
         "requests": {
             "memory": function.requests.memory or memory,
-            "cpu": function.requests.cpu or f"{settings.function_cpu_requests_milli}m",
+            "cpu": function.requests.cpu or f"{min(settings.function_cpu_requests_milli, most)}m",
         },
         "readOnlyRootFilesystem": settings.readonly_root_filesystem or function.readonly_root_filesystem,
     }
@@ -105,16 +106,24 @@ def is_unchanged(current: Status | None, spec: Spec) -> bool:
     return all(there.get(name) == spec["annotations"][name] for name in (DIGEST, CONFIG))
 
 
+def is_starting(status: Status) -> bool:
+    """Whether replicas are wanted and none is ready, nor known to fail."""
+    return bool(status.replicas and not status.available_replicas and not status.failure)
+
+
 def nonce_of(status: Status | None) -> str:
     return (status.annotations or {}).get(NONCE, "") if status else ""
 
 
 def last_ready(current: Status | None) -> Spec | None:
-    """The deployment to go back to: the current one if it is ready, else the one that it replaced."""
+    """The deployment to go back to: the current one if it works, else the one that it replaced.
+
+    One that is scaled to zero works.
+    """
     if current is None:
         return None
     kept = current.annotations or {}
-    name = SPEC if current.available_replicas and not current.failure else LAST_READY
+    name = LAST_READY if current.failure or is_starting(current) else SPEC
     return unpack(kept[name]) if name in kept else None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from . import ship
@@ -53,7 +53,8 @@ def deploy(body: bytes, settings: Settings) -> Answer:
         return built.digest
 
     with SLOTS.taken(settings.parallel_long_calls, service, busy=f"{service} is being deployed"):
-        done = ship.Ship(Gateway.of(settings), builder, settings).ship(shipment, build, repository)
+        gateway = replace(Gateway.of(settings), namespace=shipment.function.namespace)
+        done = ship.Ship(gateway, builder, settings).ship(shipment, build, repository)
     return answer(200, {**asdict(done), "url": ship.url(settings, service, shipment)})
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from . import deployment
 from .deployment import Spec
-from .sdk import records
+from .sdk import naming, records
 from .sdk.builder import Builder
 from .sdk.errors import CloudError, Failed, Superseded, Unavailable
 from .sdk.gateway import Gateway, Status
@@ -21,6 +23,7 @@ from .sdk.settings import Settings
 POLL_SECONDS = 0.1
 PUT_TRIES = 3
 LOG_LINES = 30
+SETTLE_SECONDS = 5
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Ship:
         with records.stage("check", subject, name):
             current = self.gateway.get(spec["service"])
             deployment.check_owner(current, shipment)
-            self._check_secrets(spec)
+            self._check_secrets(shipment, spec)
         if current and deployment.is_unchanged(current, spec):
             records.emit("deploy", subject, name, Stage("unchanged", url=where), 0)
             return Shipped("unchanged", current.image)
@@ -70,22 +73,38 @@ class Ship:
         path = repository.removeprefix(self.settings.push_repository_url.rstrip("/"))
         return f"{self.settings.repository_url.rstrip('/')}{path}:{shipment.sha}@{digest}"
 
-    def _check_secrets(self, spec: Spec) -> None:
+    def _check_secrets(self, shipment: Shipment, spec: Spec) -> None:
         """A missing secret kills a running function on some providers: look before the PUT."""
-        missing = set(spec["secrets"]) - self.gateway.secret_names() if spec["secrets"] else set()
+        known = self.gateway.secret_names() if spec["secrets"] else set()
+        names = zip(shipment.function.secrets, spec["secrets"], strict=True)
+        missing = [f"{name} (in the cluster: {full})" for name, full in names if full not in known]
         if missing:
-            raise Failed(f"{spec['service']}: no such secret: {', '.join(sorted(missing))}; create it first")
+            owner = shipment.repository.owner.login
+            raise Failed(
+                f"{spec['service']}: {owner} has no such secret: {', '.join(missing)}; create it first, on "
+                f"the local cloud by `python -m local secret set {owner} NAME`"
+            )
 
     def _deploy(self, spec: Spec, image: str, current: Status | None, log: list[str]) -> None:
         started = datetime.now(timezone.utc).isoformat()
-        previous = deployment.last_ready(current)
+        previous = deployment.last_ready(self._settled(current))
         nonce = self._put(deployment.complete(spec, image, uuid.uuid4().hex, previous), current)
         try:
             self._await_ready(spec["service"], nonce)
         except Failed:
-            log += self._last_lines(spec["service"], started)
-            self._roll_back(spec["service"], nonce, previous)
+            try:
+                log += self._last_lines(spec["service"], started)
+            finally:
+                self._roll_back(spec["service"], nonce, previous)
             raise
+
+    def _settled(self, current: Status | None) -> Status | None:
+        """`current`, a moment later if it is just restarting: then it is still the one to go back to."""
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while current and deployment.is_starting(current) and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+            current = self.gateway.get(current.name)
+        return current
 
     def _put(self, spec: Spec, before: Status | None) -> str:
         """Deploy, and believe no answer but a GET that shows our nonce."""
@@ -122,10 +141,11 @@ class Ship:
 
     def _last_lines(self, service: str, since: str) -> list[str]:
         try:
-            lines = list(self.gateway.logs(service, since, follow=False, read_seconds=10))
+            log = self.gateway.logs(service, since, follow=False, read_seconds=10, tail=LOG_LINES)
+            lines = deque(log, LOG_LINES)
         except CloudError as error:
             return [f"(its log can't be read: {error.message})"]
-        return [line.rstrip() for line in lines[-LOG_LINES:]]
+        return [line.rstrip() for line in lines]
 
     def _roll_back(self, service: str, nonce: str, previous: Spec | None) -> None:
         """Put the last ready version back, while what is deployed is still ours."""
@@ -143,7 +163,6 @@ def subject_of(shipment: Shipment) -> Subject:
 def url(settings: Settings, service: str, shipment: Shipment) -> str:
     """Where the function answers: gateway_pretty_url with its words replaced, or the gateway's path."""
     if settings.gateway_pretty_url:
-        owner = shipment.repository.owner.login.lower()
-        pretty = settings.gateway_pretty_url.replace("user", owner)
-        return pretty.replace("function", shipment.function.name)
-    return f"{settings.public_url()}/function/{service}"
+        words = {"user": shipment.repository.owner.login.lower(), "function": shipment.function.name}
+        return re.sub("user|function", lambda found: words[found[0]], settings.gateway_pretty_url)
+    return f"{settings.public_url()}/function/{naming.qualified(service, shipment.function.namespace)}"

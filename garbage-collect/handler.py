@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from .sdk import messages, records, secrets
+from .sdk import messages, naming, records, secrets
 from .sdk.edge import Answer, Event, answer, function
 from .sdk.errors import CloudError, Upstream
 from .sdk.gateway import Gateway
@@ -25,23 +27,30 @@ def handle(event: Event, context: Any) -> Answer:
     request = messages.unseal(body, "garbage-collect", Collect, max_age=settings.message_max_age)
     subject = Subject(request.delivery, request.owner, request.repo, request.sha)
     with records.stage("collect", subject) as told:
-        removed, failed = collect(Gateway.of(settings), request)
+        removed, failed = collect(Gateway.of(settings), request, settings.allowed_namespaces)
         told.log = [f"removed {name}" for name in removed]
         if failed:
             raise Upstream("could not be deleted: " + ", ".join(sorted(failed)), details={"removed": removed})
     return answer(200, {"removed": removed})
 
 
-def collect(gateway: Gateway, request: Collect) -> tuple[list[str], dict[str, str]]:
+def collect(
+    gateway: Gateway, request: Collect, namespaces: Sequence[str]
+) -> tuple[list[str], dict[str, str]]:
     """Delete what is stale; the names deleted, and those that could not be with the reason."""
     removed: list[str] = []
     failed: dict[str, str] = {}
-    for name in stale(gateway.list(), request):
-        try:
-            if delete(gateway, name, request):
-                removed.append(name)
-        except CloudError as error:
-            failed[name] = error.message
+    default = gateway.list()
+    known = {function.namespace for function in default}  # the default namespace by its name
+    others = [replace(gateway, namespace=name) for name in namespaces if name not in known]
+    for there, functions in [(gateway, default), *((other, other.list()) for other in others)]:
+        for name in stale(functions, request, there.namespace):
+            shown = naming.qualified(name, there.namespace)
+            try:
+                if delete(there, name, request):
+                    removed.append(shown)
+            except CloudError as error:
+                failed[shown] = error.message
     return removed, failed
 
 

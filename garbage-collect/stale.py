@@ -12,8 +12,8 @@ from .sdk.messages import Collect
 PREFIX = "com.openfaas.cloud."
 
 
-def stale(functions: Iterable[Status], request: Collect) -> list[str]:
-    """The names of this repository's functions that `request` does not keep, sorted.
+def stale(functions: Iterable[Status], request: Collect, namespace: str = "") -> list[str]:
+    """The names of this repository's functions in one namespace that `request` does not keep, sorted.
 
     Raises `Refused` for an empty list: absence deletes nothing.
     """
@@ -21,7 +21,12 @@ def stale(functions: Iterable[Status], request: Collect) -> list[str]:
         raise Refused("the list of functions to keep is empty: nothing is deleted")
     keep = {f"{request.owner.lower()}-{name}" for name in request.functions}
     return sorted(
-        function.name for function in functions if is_owned(function, request) and function.name not in keep
+        function.name
+        for function in functions
+        if is_owned(function, request)
+        and namespace in ("", function.namespace)
+        and naming.qualified(function.name, namespace) not in keep
+        and naming.qualified(function.name, function.namespace) not in keep
     )
 
 

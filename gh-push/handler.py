@@ -8,11 +8,14 @@ from typing import Any
 from . import push
 from .sdk import messages, secrets, signature
 from .sdk.edge import Answer, Event, answer, function
+from .sdk.errors import TooLarge
 from .sdk.gateway import Gateway
 from .sdk.settings import Settings
 
 # GitHub waits for 10 s; two tries of connecting and queueing take 8 s at most.
 QUEUE_SECONDS = 2
+# What the queue of OpenFaaS CE takes in one message.
+QUEUE_BYTES = 256_000
 
 
 @function("gh-push", takes="POST of a GitHub webhook event, signed in X-Hub-Signature-256")
@@ -33,6 +36,8 @@ def handle(event: Event, context: Any) -> Answer:
     if isinstance(found, push.Ignored):
         return answer(200, {"delivery": delivery, "ignored": found.reason})
     body = messages.seal("git-tar", found)
+    if len(body) > QUEUE_BYTES:
+        raise TooLarge(f"the push's description has {len(body)} bytes, {QUEUE_BYTES} can be queued")
     payload = secrets.read("payload-secret", settings.secret_mount_path)
     Gateway(settings.gateway_url).queue("git-tar", body, messages.headers(body, payload), QUEUE_SECONDS)
     queued = {"repository": found.repository.full_name, "ref": found.ref, "after": found.after}

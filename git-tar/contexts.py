@@ -12,9 +12,9 @@ from .sdk.errors import Failed, Malformed
 from .sdk.messages import Push, Shipment, Template
 from .sdk.secrets import Keys
 from .sdk.settings import Settings
-from .sdk.shrinkwrap import Limits, shrinkwrap, template_of
+from .sdk.shrinkwrap import Limits, inside, shrinkwrap, template_of
 from .sdk.stack import Configuration, Function
-from .sources import Language
+from .sources import Sources
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,16 @@ class Tree:
     sha: str
     folder: Path
     configuration: Configuration
-    languages: Mapping[str, Language]
+    sources: Sources
 
 
 def pack(function: Function, tree: Tree, path: Path, settings: Settings, keys: Keys) -> SignedTar:
     """Write the tar of `function` to the new file `path`. Raises what the author has to mend."""
     naming.service_name(tree.push.repository.owner.login, function.name)
+    function = replace(function, environment=environment(function, tree.folder))
     function = policy.apply(function, settings)
-    folders = {name: language.folder for name, language in tree.languages.items()}
+    language = tree.sources.language(function)
+    folders = {function.lang: language.folder} if language else {}
     limits = Limits(settings.context_limit_mb * 1024**2, settings.context_files_limit)
     context = shrinkwrap(function, tree.folder, folders, tree.configuration.copy, limits)
     template = template_of(function, folders)
@@ -42,14 +44,11 @@ def pack(function: Function, tree: Tree, path: Path, settings: Settings, keys: K
     )
     described = replace(
         function,
-        environment=environment(function, tree.folder),
         fprocess=function.fprocess or (template.fprocess if template else ""),
     )
 
     def describe(digest: str) -> bytes:
-        push, origin = tree.push, Template()
-        if template:
-            origin = tree.languages[function.lang].origin
+        push, origin = tree.push, language.origin if language else Template()
         shipment = Shipment(
             push.scm, push.delivery, push.repository, push.ref, tree.sha, described, digest, origin
         )
@@ -76,11 +75,13 @@ def build_args(
 def environment(function: Function, folder: Path) -> Mapping[str, str]:
     """The function's variables: each `environment_file`, in order, over `environment`, as faas-cli."""
     merged = dict(function.environment)
-    root = folder.resolve()
     for name in function.environment_file:
-        file = (root / name).resolve()
-        if root not in file.parents or not file.is_file():
-            raise Failed(f"{function.name}: environment_file {name!r} is not a file of the repository")
+        file = inside(folder.resolve(), name, f"{function.name}: environment_file")
+        if not file.is_file() or file.stat().st_size > stack.SIZE_LIMIT:
+            raise Failed(
+                f"{function.name}: environment_file {name!r} is no file of the repository, or has more than "
+                f"{stack.SIZE_LIMIT} bytes"
+            )
         try:
             merged.update(stack.parse_environment_file(file.read_bytes()))
         except Malformed as error:

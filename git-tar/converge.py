@@ -67,7 +67,7 @@ def converge(branch: Branch, rounds: int) -> Report:
             branch.report(gone)
             return gone
         passed = _pass(branch, head)
-        if branch.head() == head:
+        if branch.head() == head and passed.outcome != "superseded":
             branch.report(passed)
             return passed
         branch.report(Report(head, "superseded"))
@@ -82,6 +82,8 @@ def _pass(branch: Branch, head: str) -> Report:
     except CloudError as error:
         return Report(head, "failed", error=error.message)
     broken = [result for result in results if not result.ok]
+    if broken and all(result.outcome == "superseded" for result in broken):
+        return Report(head, "superseded", results)
     if broken:
         return Report(head, "failed", results, error=_summary(broken, len(results)))
     if branch.head() != head:
@@ -92,4 +94,5 @@ def _pass(branch: Branch, head: str) -> Report:
 
 def _summary(broken: Sequence[Result], total: int) -> str:
     names = ", ".join(result.name for result in broken)
-    return f"{len(broken)} of {total} functions failed: {names}; the others are live, nothing was removed"
+    others = "the others are live, " if len(broken) < total else ""
+    return f"{len(broken)} of {total} functions failed: {names}; {others}nothing was removed"

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import git
 
-from .sdk.errors import Refused, Unavailable
+from .sdk.errors import Failed, Refused, TooLarge, Unavailable
 
-_SHA = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+SHA = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+
+_ASKPASS = Path(__file__).with_name("askpass.sh")
 
 # Nothing is asked, followed, run or read that the command line does not name.
 _CONFIG = (
@@ -24,78 +28,124 @@ _CONFIG = (
     "http.lowSpeedTime=20",
     "submodule.recurse=false",
     "gc.auto=0",
-    "advice.detachedHead=false",
+    "fetch.unpackLimit=1",
 )
+# What git says when it writes more than `ulimit -f` allows; index-pack then dies without a word.
+_FILE_TOO_LARGE = re.compile(
+    r"died of signal 25|File too large|\Afatal: fetch-pack: invalid index-pack output\Z"
+)
+# GitPython shows it in quotes.
+_STDERR = re.compile(r"\s*stderr: '(.*)'", re.DOTALL)
+
+_LATE = 124  # the exit status of timeout
+_SPARE_SECONDS = 5
+_ASKS = re.compile(r"could not read (?:Username|Password)|Authentication failed|repository '[^']*' not found")
+_MOVED = re.compile(r"redirect|returned error: 30[1278]")
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A repository on a server; `token` reads it if it is private."""
+
+    url: str
+    token: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True)
+class Client:
+    """git for one remote: each call ends within `seconds` and writes no file of over `limit_mb` MiB."""
+
+    remote: Remote
+    seconds: float
+    limit_mb: int
+
+    def head(self, ref: str) -> str | None:
+        """The commit at exactly `ref` on the server, None if there is no such ref.
+
+        `ls-remote` also lists refs that merely end in the name, so they are compared whole.
+        """
+        if not ref.isprintable():
+            return None
+        for line in self.run("ls-remote", "--", self.remote.url, ref).splitlines():
+            sha, _, name = line.partition("\t")
+            if name == ref and SHA.fullmatch(sha):
+                return sha
+        return None
+
+    def run(self, *arguments: str, index: Path | None = None, most: int = 0) -> str:
+        """What git prints; with `most`, that many bytes of it, then whether git failed isn't known.
+
+        Raises `Unavailable` with git's own words, `TooLarge` above `limit_mb`.
+        """
+        options = [part for entry in _CONFIG for part in ("-c", entry)]
+        # POSIX counts blocks of 512 bytes. timeout ends git with all that it has started.
+        script = f'ulimit -f {self.limit_mb * 2048} && timeout -k 2 {math.ceil(self.seconds)} "$0" "$@"'
+        script += f" | head -c {most}" if most else ""
+        command = ["sh", "-c", script, "git", *options, *arguments]
+        try:
+            return str(
+                git.Git("/").execute(
+                    command,
+                    env=self._environment(index),
+                    kill_after_timeout=self.seconds + _SPARE_SECONDS,
+                    with_extended_output=False,
+                )
+            )
+        except git.exc.GitCommandError as error:
+            shown = _STDERR.fullmatch(str(error.stderr))
+            said = shown[1].strip() if shown else str(error.stderr)
+            late = error.status == _LATE or said.startswith("Timeout:")
+            raise self._error(
+                arguments, f"it did not end within {self.seconds:g} s" if late else said
+            ) from None
+
+    def _environment(self, index: Path | None) -> Mapping[str, str]:
+        parts = urlsplit(self.remote.url)
+        environment = {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "HOME": "/nonexistent",
+            "GIT_ALLOW_PROTOCOL": parts.scheme,
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_TERMINAL_PROMPT": "0",
+            "GIT_ASKPASS": str(_ASKPASS),
+            "ASKPASS_SCHEME": parts.scheme,
+            "ASKPASS_HOST": parts.netloc,
+            "ASKPASS_TOKEN": self.remote.token,
+        }
+        return {**environment, "GIT_INDEX_FILE": str(index)} if index else environment
+
+    def _error(self, arguments: Sequence[str], stderr: str) -> Exception:
+        if _FILE_TOO_LARGE.search(stderr):
+            return TooLarge(
+                f"{self.remote.url} is too large: more than {self.limit_mb} MiB (setting repo_limit_mb); "
+                "keep large files elsewhere"
+            )
+        if _ASKS.search(stderr):
+            return Failed(
+                f"{self.remote.url} can't be read: there is no such repository, or it is private and the "
+                "GitHub App may not read it (setting github_app_id, secret private-key)"
+            )
+        if _MOVED.search(stderr):
+            return Failed(f"{self.remote.url} has moved: push again from where the repository is now")
+        said = " ".join(stderr.split())[-400:]
+        if self.remote.token:
+            said = said.replace(self.remote.token, "***")
+        verb = next(argument for argument in arguments if not argument.startswith("-"))
+        return Unavailable(f"git {verb} of {self.remote.url} failed: {said}")
 
 
 def check_url(url: str, allowed: Sequence[str]) -> None:
     """Raise `Refused` unless `url` is below one of the allowed origins, as `https://github.com`."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise Refused(f"clone URL {url!r} is no URL") from None
     plain = not (parts.username or parts.password or parts.query or parts.fragment)
     inside = any(
         (parts.scheme, parts.netloc) == (origin.scheme, origin.netloc)
         and parts.path.startswith(origin.path.rstrip("/") + "/")
         for origin in map(urlsplit, allowed)
     )
-    if not (plain and inside and ".." not in parts.path.split("/")) or re.search(r"[\s\\]", url):
+    if not (plain and inside and ".." not in parts.path.split("/")) or re.search(r"[^!-~]|[\\%]", url):
         raise Refused(f"clone URL {url!r} is not below an allowed origin ({', '.join(allowed) or 'none'})")
-
-
-def head(url: str, ref: str, *, seconds: float) -> str | None:
-    """The commit at exactly `ref` on the server, None if there is no such ref.
-
-    `ls-remote` also lists refs that merely end in the name, so they are compared whole.
-    """
-    listed = _git(("ls-remote", "--", url, ref), url, Path("/"), seconds)
-    for line in listed.splitlines():
-        sha, _, name = line.partition("\t")
-        if name == ref and _SHA.fullmatch(sha):
-            return sha
-    return None
-
-
-def checkout(url: str, sha: str, folder: Path, *, seconds: float) -> Path:
-    """Fetch the one commit `sha` and check it out below `folder`; returns the tree.
-
-    The tree has no `.git`: what copies it can't copy git's own files. git verifies every object
-    against its id, so the tree is the commit's or the fetch fails.
-    """
-    tree, store = folder / "tree", folder / "git"
-    tree.mkdir(parents=True)
-    where = (f"--git-dir={store}", f"--work-tree={tree}")
-    _git((*where, "init", "--quiet"), url, folder, seconds)
-    _git((*where, "fetch", "--quiet", "--depth=1", "--no-tags", "--", url, sha), url, folder, seconds)
-    _git((*where, "checkout", "--quiet", "--detach", "--force", sha), url, folder, seconds)
-    checked_out = _git((*where, "rev-parse", "HEAD"), url, folder, seconds).strip()
-    if checked_out != sha:
-        raise Unavailable(f"the checkout of {url} is at {checked_out}, not at {sha}")
-    return tree
-
-
-def _git(arguments: Sequence[str], url: str, folder: Path, seconds: float) -> str:
-    options = [part for entry in _CONFIG for part in ("-c", entry)]
-    environment = {
-        "PATH": os.environ.get("PATH", os.defpath),
-        "HOME": str(folder),
-        "GIT_ALLOW_PROTOCOL": urlsplit(url).scheme,
-        "GIT_CONFIG_GLOBAL": os.devnull,
-        "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_TERMINAL_PROMPT": "0",
-        "GIT_ASKPASS": "true",
-    }
-    try:
-        return str(
-            git.Git(folder).execute(
-                ["git", *options, *arguments],
-                env=environment,
-                kill_after_timeout=seconds,
-                with_extended_output=False,
-            )
-        )
-    except git.exc.GitCommandError as error:
-        said = " ".join(str(error.stderr).split())[-400:]
-        raise Unavailable(f"git {_verb(arguments)} of {url} failed: {said}") from None
-
-
-def _verb(arguments: Sequence[str]) -> str:
-    return next(argument for argument in arguments if not argument.startswith("-"))

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import tempfile
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from . import github
 from .converge import Report, converge
+from .fetch import Remote
+from .mirrors import Mirrors
+from .patience import Patience
 from .pipeline import Pipeline
 from .sdk import messages, records, secrets
 from .sdk.edge import Answer, Event, answer, function
-from .sdk.errors import Busy, Failed, Unavailable
+from .sdk.errors import Failed, Unavailable, Upstream
 from .sdk.messages import Push
 from .sdk.settings import Settings
 from .sdk.slots import Slots
-from .sources import Sources
+from .template_cache import TemplateCache
 
 SLOTS = Slots()
-SOURCES = Sources(Path(tempfile.gettempdir()) / "git-tar-templates")
+MIRRORS = Mirrors(Path(tempfile.gettempdir()) / "git-tar-mirrors")
+TEMPLATES = TemplateCache(Path(tempfile.gettempdir()) / "git-tar-templates", MIRRORS)
+TOKENS = github.Tokens()
+PATIENCE = Patience()
 BUSY = "another push of this repository is on its way and takes this one along"
 
 
@@ -29,13 +36,18 @@ def handle(event: Event, context: Any) -> Answer:
     keys = secrets.read("payload-secret", settings.secret_mount_path)
     body = messages.verified(event.body, event.headers, keys)
     push = messages.unseal(body, "git-tar", Push)
-    pipeline = Pipeline(push, settings, keys, SOURCES)
+    deadline = time.monotonic() + settings.push_timeout
+    remote = Remote(push.repository.clone_url)
+    pipeline = Pipeline(push, remote, settings, keys, MIRRORS, TEMPLATES, deadline)
     repository = (push.scm, push.repository.id)
     try:
         with SLOTS.taken(settings.parallel_long_calls, repository, busy=BUSY):
+            push, remote = github.located(push, TOKENS, settings)
+            pipeline = replace(pipeline, push=push, remote=remote)
             report = converge(pipeline, settings.converge_rounds)
+            PATIENCE.forget(push.delivery)
     except Exception as error:
-        final = given_up(error, push, settings)
+        final = given_up(error, PATIENCE.lost_since(push.delivery, error), settings)
         pipeline.report(Report(push.after, records.outcome_of(final), error=str(final)))
         raise final from error
     if report.outcome == "failed":
@@ -43,9 +55,8 @@ def handle(event: Event, context: Any) -> Answer:
     return answer(200, {"delivery": push.delivery, **asdict(report)})
 
 
-def given_up(error: Exception, push: Push, settings: Settings) -> Exception:
-    """What may work later is tried again by the queue, but not for ever."""
-    waited_long = time.time() - push.at > settings.push_patience
-    if isinstance(error, Unavailable) and not isinstance(error, Busy) and waited_long:
-        return Failed(f"given up after {settings.push_patience:g} s: {error.message}")
+def given_up(error: Exception, seconds: float, settings: Settings) -> Exception:
+    """What may work later is tried again by the queue, but not when it has failed for so long."""
+    if isinstance(error, (Unavailable, Upstream)) and seconds > settings.push_patience:
+        return Failed(f"given up after {seconds:.0f} s: {error.message}")
     return error

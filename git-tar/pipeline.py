@@ -3,61 +3,86 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
-from . import fetch
+from . import fetch, lfs
 from .contexts import Tree, pack
 from .converge import Report, Result
-from .sdk import messages, records, signature, stack
+from .fetch import Client, Remote
+from .mirrors import Checkout, Mirrors
+from .sdk import messages, naming, records, signature, stack
 from .sdk.context import SignedTar
-from .sdk.errors import CloudError, Failed, Malformed, TooLarge, Unavailable
+from .sdk.errors import Busy, CloudError, Failed, Malformed, TooLarge, Unavailable
 from .sdk.gateway import Gateway
 from .sdk.messages import Closing, Finish, Push
 from .sdk.records import Stage, Subject
 from .sdk.secrets import Keys
 from .sdk.settings import Settings
 from .sdk.stack import Function, Stack
-from .sources import Sources
+from .sources import held
+from .submodules import Submodules
+from .template_cache import TemplateCache
 
 # buildshiprun's timeout in stack.yml; its own steps end before.
 SHIP_SECONDS = 300
 FINISH_SECONDS = 60
 # How long a busy buildshiprun is asked again before the whole push goes back to the queue.
 PATIENCE_SECONDS = 300
+# How often a push that takes long looks whether it was overtaken.
+WATCH_SECONDS = 5
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """One push on its way; a converge.Branch."""
+    """One push on its way; a converge.Branch. `deadline`: when this call must end, by time.monotonic."""
 
     push: Push
+    remote: Remote
     settings: Settings
     keys: Keys
-    sources: Sources
+    mirrors: Mirrors
+    templates: TemplateCache
+    deadline: float
+
+    @property
+    def client(self) -> Client:
+        fetch.check_url(self.remote.url, self.settings.allowed_git_hosts)
+        return Client(self.remote, self.settings.fetch_timeout, self.settings.repo_limit_mb)
 
     def head(self) -> str | None:
-        url = self.push.repository.clone_url
-        fetch.check_url(url, self.settings.allowed_git_hosts)
-        return fetch.head(url, self.push.ref, seconds=self.settings.fetch_timeout)
+        return self.client.head(self.push.ref)
 
     def apply(self, sha: str) -> Sequence[Result]:
         with tempfile.TemporaryDirectory(prefix="git-tar-") as work:
-            tree, functions = self._checkout(sha, Path(work))
-
-            def ship(function: Function) -> Result:
-                return self._ship(function, tree, Path(work))
-
-            with ThreadPoolExecutor(max(1, self.settings.parallel_functions)) as pool:
-                results = list(pool.map(ship, functions))
-        waiting = [f"{result.name}: {result.error}" for result in results if result.outcome == "retry"]
+            folder, found = self._checkout(sha, Path(work))
+            with held(self.templates, found.configuration, self.settings) as sources:
+                tree = Tree(self.push, sha, folder, found.configuration, sources)
+                ended = self._ship_all(found.functions, tree, Path(work))
+        waiting = [error for error in ended if isinstance(error, Unavailable)]
         if waiting:
-            raise Unavailable("; ".join(waiting))
-        return results
+            kind = Busy if all(isinstance(error, Busy) for error in waiting) else Unavailable
+            raise kind("; ".join(error.message for error in waiting))
+        return [result for result in ended if isinstance(result, Result)]
+
+    def _ship_all(
+        self, functions: Sequence[Function], tree: Tree, work: Path
+    ) -> Sequence[Result | Unavailable]:
+        watch = Watch(self.head, tree.sha)
+
+        def ship(function: Function) -> Result | Unavailable:
+            if watch.moved():
+                return Result(function.name, "superseded", error="a newer commit was pushed")
+            return self._ship(function, tree, work)
+
+        with ThreadPoolExecutor(max(1, self.settings.parallel_functions)) as pool:
+            return list(pool.map(ship, functions))
 
     def finish(self, sha: str, keep: Sequence[str]) -> Sequence[str]:
         push, repository = self.push, self.push.repository
@@ -74,7 +99,7 @@ class Pipeline:
         body = messages.seal("buildshiprun", Closing(finish))
         headers = messages.headers(body, self.keys)
         gateway = Gateway(self.settings.gateway_url)
-        answer = gateway.invoke("buildshiprun", body, headers, FINISH_SECONDS)
+        answer = gateway.invoke("buildshiprun", body, headers, max(1, self._seconds(FINISH_SECONDS)))
         return messages.decode(answer, _Finished).removed
 
     def report(self, report: Report) -> None:
@@ -85,28 +110,52 @@ class Pipeline:
             records.TERMINAL_STAGE, self._subject(report.sha or self.push.after), "", told, 0, report.error
         )
 
+    def _seconds(self, most: float) -> float:
+        """How long a step may take: `most`, or what is left until the deadline."""
+        return min(most, self.deadline - time.monotonic())
+
     def _subject(self, sha: str) -> Subject:
         repository = self.push.repository
         return Subject(self.push.delivery, repository.owner.login, repository.name, sha)
 
-    def _checkout(self, sha: str, work: Path) -> tuple[Tree, Sequence[Function]]:
-        url, seconds = self.push.repository.clone_url, self.settings.fetch_timeout
-        with records.stage("fetch", self._subject(sha)):
-            folder = fetch.checkout(url, sha, work, seconds=seconds)
-        found = read_stack(folder, self.settings.functions_limit)
-        languages = self.sources.languages(self.settings)
-        return Tree(self.push, sha, folder, found.configuration, languages), found.functions
+    def _checkout(self, sha: str, work: Path) -> tuple[Path, Stack]:
+        with records.stage("fetch", self._subject(sha)) as told:
+            folder = self._fetched(sha, work / "tree", told.log)
+        return folder, read_stack(folder, self.settings.functions_limit)
 
-    def _ship(self, function: Function, tree: Tree, work: Path) -> Result:
+    def _fetched(self, sha: str, folder: Path, notes: list[str]) -> Path:
+        """The commit's tree, with the submodules and Git LFS that the operator wants; `notes` name others."""
+        owner, settings = f"{self.push.scm}/{self.push.repository.id}", self.settings
+        checkout = self.mirrors.checkout(self.client, owner, sha, folder, settings)
+        inner: Sequence[Checkout] = ()
+        if settings.fetch_submodules:
+            inner = Submodules(self.mirrors, owner, settings, self.deadline).fill(checkout, self.client)
+        elif checkout.submodules:
+            notes.append(f"submodules are not fetched here: {some(checkout.submodules)}")
+        large = lfs.pointers(checkout)
+        left = [pointer.path for part in inner for pointer in lfs.pointers(part)]
+        if settings.fetch_lfs:
+            lfs.fill(checkout, large, self.remote, settings, self.deadline)
+        else:
+            left += [pointer.path for pointer in large]
+        if left:
+            notes.append(f"Git LFS is not fetched here, only pointers: {some(left)}")
+        return checkout.folder
+
+    def _ship(self, function: Function, tree: Tree, work: Path) -> Result | Unavailable:
+        """What became of the function; what may work later is returned, so that the others are tried."""
+        name = naming.qualified(function.name, function.namespace)
         try:
             with records.stage("shrinkwrap", self._subject(tree.sha), function.name):
                 tar = pack(function, tree, work / f"{function.name}.tar", self.settings, self.keys)
             try:
-                return self._send(tar, function.name)
+                return self._send(tar, name)
             finally:
                 tar.path.unlink()
+        except Unavailable as error:
+            return type(error)(f"{name}: {error.message}")
         except CloudError as error:
-            return Result(function.name, records.outcome_of(error), error=error.message)
+            return Result(name, records.outcome_of(error), error=error.message)
 
     def _send(self, tar: SignedTar, name: str) -> Result:
         """buildshiprun's answer; one that is busy or restarts is asked again, with backoff."""
@@ -114,15 +163,42 @@ class Pipeline:
         gateway = Gateway(self.settings.gateway_url)
         retrying = Retrying(
             retry=retry_if_exception_type(Unavailable),
-            stop=stop_after_delay(PATIENCE_SECONDS),
+            stop=stop_after_delay(max(0, self._seconds(PATIENCE_SECONDS))),
             wait=wait_random_exponential(multiplier=0.2, max=5),
             reraise=True,
         )
+        if time.monotonic() > self.deadline:
+            raise Busy("the push takes long, and goes on in a moment")
         for attempt in retrying:
             with attempt, tar.path.open("rb") as body:
-                answer = gateway.invoke("buildshiprun", body, headers, SHIP_SECONDS)
+                answer = gateway.invoke("buildshiprun", body, headers, max(1, self._seconds(SHIP_SECONDS)))
         shipped = messages.decode(answer, _Shipped)
         return Result(name, shipped.outcome, url=shipped.url)
+
+
+@dataclass
+class Watch:
+    """Whether the branch has moved on from `sha`; the server is asked every few seconds at most."""
+
+    head: Callable[[], str | None]
+    sha: str
+    _asked: float = field(default_factory=time.monotonic)
+    _moved: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def moved(self) -> bool:
+        with self._lock:
+            if not self._moved and time.monotonic() - self._asked > WATCH_SECONDS:
+                self._moved = self.head() != self.sha
+                self._asked = time.monotonic()
+            return self._moved
+
+
+def some(names: Iterable[str], most: int = 5) -> str:
+    """The first few of many names."""
+    listed = sorted(names)
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more
 
 
 def read_stack(folder: Path, functions_limit: int) -> Stack:
@@ -130,6 +206,8 @@ def read_stack(folder: Path, functions_limit: int) -> Stack:
     file = next((folder / name for name in stack.FILE_NAMES if (folder / name).is_file()), None)
     if not file or file.is_symlink():
         raise Failed("there is no stack.yml at the top of the repository: nothing changes")
+    if file.stat().st_size > stack.SIZE_LIMIT:
+        raise TooLarge(f"{file.name} has {file.stat().st_size} bytes, {stack.SIZE_LIMIT} are allowed")
     try:
         found = stack.parse(file.read_bytes())
     except Malformed as error:

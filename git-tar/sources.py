@@ -1,22 +1,24 @@
-"""The template sources of `custom_templates`: fetched once, kept by commit, refreshed by age."""
+"""Which template a function is built with: the operator's, or what its stack.yml names and may name."""
 
 from __future__ import annotations
 
-import hashlib
-import shutil
-import sys
-import tempfile
 import threading
-import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import fetch
+from .fetch import check_url
 from .sdk import templates
-from .sdk.errors import CloudError, Misconfigured
+from .sdk.errors import Failed, Misconfigured, Missing, Refused
 from .sdk.messages import Template
 from .sdk.settings import Settings
+from .sdk.shrinkwrap import DOCKERFILE
+from .sdk.stack import Configuration, Function
+from .template_cache import TemplateCache
+
+# Sources, each ref counted, that one stack may name beside the operator's.
+_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -28,70 +30,125 @@ class Language:
 
 
 @dataclass
-class _Fetched:
-    folder: Path
-    commit: str
-    at: float
-
-
-@dataclass
 class Sources:
-    """What was fetched, by source; one fetch at a time."""
+    """The templates of one push, which stay until it has ended."""
 
-    root: Path
-    _fetched: dict[str, _Fetched] = field(default_factory=dict)
+    cache: TemplateCache
+    configuration: Configuration
+    settings: Settings
+    _held: dict[str, tuple[Path, str]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def languages(self, settings: Settings) -> Mapping[str, Language]:
-        """Every language of every source; of two of one name, the first source's."""
+    def language(self, function: Function) -> Language | None:
+        """The function's language, None for `lang: dockerfile`; `Failed` says which ones there are.
+
+        Of one name, what stack.yml names wins over custom_templates, and there the first.
+        """
+        lang = function.lang
+        if lang.lower() == DOCKERFILE:
+            return None
+        rows = self.configuration.templates
+        named = next((row.source for row in rows if row.name == lang and row.source), "")
+        refused = named and not is_allowed(named, self.settings)
+        if named and not refused:
+            return self._named(function, named)
+        found = self._operators()
+        if lang not in found and "@" in lang:
+            return self._at_ref(function)
+        if lang in found:
+            return found[lang]
+        there = ", ".join(sorted(found)) or "none"
+        said = f"lang {lang!r} is unknown" if lang else "lang is missing"
+        why = f" (its source {named} is not allowed: setting allowed_template_sources)" if refused else ""
+        raise Failed(f"{function.name}: {said}{why}; the languages here are: {there}")
+
+    def _named(self, function: Function, source: str) -> Language:
+        name = function.lang.partition("@")[0]
+        try:
+            found = self._languages(source, limited=True)
+        except (Missing, Refused) as error:
+            raise Failed(f"{function.name}: template source {source}: {error.message}") from None
+        if name not in found:
+            there = ", ".join(sorted(found)) or "none"
+            raise Failed(f"{function.name}: {source} has no template {name}; it has: {there}")
+        return found[name]
+
+    def _operators(self) -> Mapping[str, Language]:
         found: dict[str, Language] = {}
-        for source in settings.custom_templates:
-            folder, commit = self._folder(source, settings)
-            for name, path in templates.languages(folder).items():
-                found.setdefault(name, Language(path, Template(source=source, commit=commit)))
+        for source in self.settings.custom_templates:
+            try:
+                for known, language in self._languages(source).items():
+                    found.setdefault(known, language)
+            except (Missing, Refused) as error:
+                raise Misconfigured(f"setting custom_templates: {source}: {error.message}") from None
         return found
 
-    def _folder(self, source: str, settings: Settings) -> tuple[Path, str]:
-        if source.startswith("/"):
-            return Path(source), ""
-        with self._lock:
-            kept = self._fetched.get(source)
-            if not kept or time.monotonic() - kept.at > settings.template_max_age:
-                kept = self._refreshed(source, kept, settings)
-                self._fetched[source] = kept
-        return kept.folder, kept.commit
+    def _at_ref(self, function: Function) -> Language:
+        """`NAME@REF` is NAME at that branch, tag or pin of one of the operator's sources."""
+        name, _, ref = function.lang.partition("@")
+        sources = [_url(source) for source in self.settings.custom_templates if not _is_folder(source)]
+        for url in sources:
+            try:
+                found = self._languages(f"{url}#{ref}", limited=True)
+            except Missing:
+                continue
+            if name in found:
+                return found[name]
+        raise Failed(
+            f"{function.name}: there is no template {name} at {ref} in {', '.join(sources) or 'any source'}"
+        )
 
-    def _refreshed(self, source: str, kept: _Fetched | None, settings: Settings) -> _Fetched:
-        url, _, ref = source.partition("#")
-        try:
-            commit = _commit(url, ref, settings.fetch_timeout)
-            folder = self.root / hashlib.sha256(url.encode()).hexdigest()[:16] / commit
-            if not folder.exists():
-                self._fetch(url, commit, folder, settings.fetch_timeout)
-        except CloudError as error:
-            if not kept:
-                raise
-            print(f"git-tar: template source {source} is kept as it was: {error}", file=sys.stderr)
-            return _Fetched(kept.folder, kept.commit, time.monotonic())
-        return _Fetched(folder, commit, time.monotonic())
+    def _languages(self, source: str, *, limited: bool = False) -> Mapping[str, Language]:
+        folder, commit = (Path(source), "") if _is_folder(source) else self._folder(source, limited)
+        return {
+            name: Language(path, Template(source=source, commit=commit))
+            for name, path in templates.languages(folder).items()
+        }
 
-    def _fetch(self, url: str, commit: str, folder: Path, seconds: float) -> None:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix="fetch-") as work:
-            tree = fetch.checkout(url, commit, Path(work), seconds=seconds)
-            tree.replace(folder)
-        # A push that still reads the commit before keeps it; older ones go.
-        versions = sorted(folder.parent.iterdir(), key=lambda path: path.stat().st_mtime)
-        for old in versions[:-2]:
-            shutil.rmtree(old, ignore_errors=True)
+    def _folder(self, source: str, limited: bool) -> tuple[Path, str]:
+        with self._lock:  # functions are packed side by side
+            if source not in self._held:
+                more = len(self._held) - len(self.settings.custom_templates)
+                if limited and more >= _NAMED:
+                    raise Refused(f"one stack may name {_NAMED} sources of templates, each ref counted")
+                fetched = self.cache.hold(source, self.settings)
+                self._held[source] = fetched.folder, fetched.commit
+            return self._held[source]
+
+    def release(self) -> None:
+        self.cache.release(folder for folder, _ in self._held.values())
 
 
-def _commit(url: str, ref: str, seconds: float) -> str:
-    if ref.startswith("sha-"):
-        return ref.removeprefix("sha-")
-    names = (f"refs/heads/{ref}", f"refs/tags/{ref}") if ref else ("HEAD",)
-    for name in names:
-        commit = fetch.head(url, name, seconds=seconds)
-        if commit:
-            return commit
-    raise Misconfigured(f"setting custom_templates: {url} has no {ref or 'HEAD'}")
+@contextmanager
+def held(cache: TemplateCache, configuration: Configuration, settings: Settings) -> Iterator[Sources]:
+    """The sources of one push; what it takes of the cache stays there until the block ends."""
+    sources = Sources(cache, configuration, settings)
+    try:
+        yield sources
+    finally:
+        sources.release()
+
+
+def is_allowed(source: str, settings: Settings) -> bool:
+    """Whether a stack.yml may name `source`: one of custom_templates, at any ref, or one that is allowed."""
+    url = _url(source)
+    if _is_folder(source):
+        return False
+    for known in (*settings.custom_templates, *settings.allowed_template_sources):
+        if known.endswith("/*"):
+            try:
+                check_url(url, (known.removesuffix("/*"),))
+            except Refused:
+                continue
+            return True
+        if url.removesuffix(".git") == _url(known).removesuffix(".git"):
+            return True
+    return False
+
+
+def _is_folder(source: str) -> bool:
+    return source.startswith("/")
+
+
+def _url(source: str) -> str:
+    return source.partition("#")[0]

@@ -8,11 +8,14 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from sdk import naming
+from sdk import naming, stack, templates
+from sdk import shrinkwrap as packing
+from sdk.errors import CloudError, Malformed
 from sdk.gateway import Gateway
 
 from .errors import CommandError
-from .gitserver.repository import owner_id
+from .gitserver.repository import PLATFORM, owner_id
+from .images import ROOT
 from .state import State
 from .steps import run
 
@@ -33,6 +36,10 @@ def push(folder: Path, owner: str | None, state: State) -> None:
     What is on the server already is not pushed by git: then its event is delivered again.
     """
     _check_repository(folder)
+    if subprocess.run(
+        ("git", "-C", str(folder), "rev-parse", "--verify", "HEAD"), capture_output=True
+    ).returncode:
+        raise CommandError("nothing is committed yet: git add --all && git commit")
     name = re.sub(r"[^A-Za-z0-9._-]", "-", folder.resolve().name)
     if owner or REMOTE not in git(folder, "remote").split():
         set_remote(folder, owner or "alice", name, state)
@@ -44,8 +51,7 @@ def push(folder: Path, owner: str | None, state: State) -> None:
 
 def set_remote(folder: Path, owner: str, name: str, state: State) -> None:
     """`git push cloud` pushes HEAD to the branch that is built, whatever the local branch is called."""
-    if not _OWNER.fullmatch(owner):
-        raise CommandError(f"owner {owner!r}: use a-z, 0-9 and dashes, at most 39")
+    _check_owner(owner)
     url = f"{state.git_url}/{owner}/{name}.git"
     verb = "set-url" if REMOTE in git(folder, "remote").split() else "add"
     git(folder, "remote", verb, REMOTE, url)
@@ -73,6 +79,32 @@ def _make(source: Path, folder: Path, url: str) -> None:
         git(folder, *_identity(folder), "commit", "--quiet", "--message", "Hello")
 
 
+def shrinkwrap(folder: Path, out: Path, source: Path | None) -> list[str]:
+    """Write each function's build context to `out`; returns what failed, a line for each."""
+    file = next((folder / name for name in stack.FILE_NAMES if (folder / name).is_file()), None)
+    if not file:
+        return [f"there is no stack.yml in {folder}"]
+    try:
+        found = stack.parse(file.read_bytes())
+    except Malformed as error:
+        return [f"{file.name}: {line}" for line in error.message.splitlines()]
+    languages = templates.languages(source or ROOT / "local") or templates.below(source or ROOT)
+    problems = []
+    for function in found.functions:
+        if function.skip_build:
+            continue
+        try:
+            context = packing.shrinkwrap(function, folder, languages, found.configuration.copy)
+            context.write(out / function.name)
+        except CloudError as error:
+            problems.append(error.message)
+        except FileExistsError:
+            problems.append(f"{out / function.name} is there already: remove it, or choose another --out")
+        except OSError as error:
+            problems.append(f"{function.name}: {error}")
+    return problems
+
+
 def retry(folder: Path, sha: str | None) -> None:
     """Deliver the event of the branch's head again. Only the head is ever deployed."""
     match = _REMOTE_PATH.fullmatch(git(folder, "remote", "get-url", REMOTE))
@@ -91,9 +123,15 @@ def retry(folder: Path, sha: str | None) -> None:
 
 def set_secret(owner: str, name: str, value: str, gateway: Gateway) -> str:
     """Set an author's secret; returns its name in the cluster."""
+    _check_owner(owner)
     full = naming.user_secret(SCM, owner_id(owner), name)
     gateway.set_secret(full, value)
     return full
+
+
+def _check_owner(owner: str) -> None:
+    if not _OWNER.fullmatch(owner) or owner == PLATFORM:
+        raise CommandError(f"owner {owner!r}: use a-z, 0-9 and dashes, at most 39, but not {PLATFORM}")
 
 
 def _head(folder: Path) -> str:

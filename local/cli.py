@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 import click
 import docker
 from rich.console import Console
 from rich.table import Table
 
-from sdk import __version__, secrets, signature
-from sdk.errors import CloudError
+from sdk import __version__, secrets, signature, stack
+from sdk.errors import CloudError, Malformed
 
 from . import author
 from . import up as machine
@@ -26,6 +28,9 @@ _SECRET_OF_HEADER = {
     signature.GITHUB_HEADER: "github-webhook-secret",
     signature.BUILDER_HEADER: "builder-secret",
 }
+
+
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 class Group(click.Group):
@@ -64,16 +69,21 @@ def status() -> None:
     table = Table(box=None)
     for column in ("FUNCTION", "OWNER/REPO", "COMMIT", "REPLICAS", "URL"):
         table.add_column(column, no_wrap=True, overflow="ignore")
+    failures = []
     for function in state.gateway.list():
         labels = function.labels or {}
         cloud = "com.openfaas.cloud.git-"
         repo = f"{labels.get(f'{cloud}owner', '')}/{labels.get(f'{cloud}repo', '')}".strip("/")
         replicas = f"{function.available_replicas:.0f}/{function.replicas:.0f}"
-        told = f"[red]{function.failure}[/]" if function.failure else replicas
+        told = "[red]failed[/]" if function.failure else replicas
+        if function.failure:
+            failures.append(f"{function.name}: {function.failure}")
         url = f"{state.gateway_url}/function/{function.name}"
         table.add_row(function.name, repo or "platform", labels.get(f"{cloud}sha", "")[:10], told, url)
     # Wide enough for every row: a cut URL helps nobody.
     Console(width=max(console.width, 200) if not sys.stdout.isatty() else None).print(table)
+    for failure in failures:
+        click.echo(failure)
 
 
 @main.command()
@@ -86,10 +96,11 @@ def push(folder: Path, owner: str | None) -> None:
 
 @main.command()
 @click.argument("sha", required=False)
-def retry(sha: str | None) -> None:
-    """Deploy the last push of the repository in this folder again."""
+@click.option("-C", "folder", type=_FOLDER, default=".", help="The repository's folder; this one without it.")
+def retry(sha: str | None, folder: Path) -> None:
+    """Deploy the last push of a repository again."""
     _running()
-    author.retry(Path.cwd(), sha)
+    author.retry(folder, sha)
 
 
 @main.group()
@@ -102,7 +113,10 @@ def secret() -> None:
 @click.argument("name")
 def secret_set(owner: str, name: str) -> None:
     """Set OWNER's secret NAME to what comes on standard input; stack.yml names it NAME."""
-    value = sys.stdin.read().rstrip("\n")
+    try:
+        value = sys.stdin.buffer.read().decode().rstrip("\n")
+    except UnicodeDecodeError:
+        raise CommandError("the secret is not UTF-8 text: encode it, for example with base64") from None
     if not value:
         raise CommandError("standard input is empty: echo VALUE | python -m local secret set OWNER NAME")
     full = author.set_secret(owner, name, value, _running().gateway)
@@ -112,7 +126,14 @@ def secret_set(owner: str, name: str) -> None:
 @main.command()
 @click.argument("name")
 @click.option("--follow", "-f", is_flag=True, help="Go on until Ctrl-C.")
-@click.option("--since", default=60, show_default=True, metavar="MINUTES", help="How far to look back.")
+@click.option(
+    "--since",
+    type=click.IntRange(1, 60 * 24 * 366),
+    default=60,
+    show_default=True,
+    metavar="MINUTES",
+    help="How far to look back.",
+)
 def logs(name: str, follow: bool, since: int) -> None:
     """Print the log of a function, such as git-tar or alice-hello."""
     start = (datetime.now(timezone.utc) - timedelta(minutes=since)).isoformat()
@@ -133,6 +154,40 @@ def sign(file: BinaryIO, header: str) -> None:
     """Print the header that signs FILE (- is standard input), for a curl by hand."""
     keys = secrets.read(_SECRET_OF_HEADER[header], str(_running().secrets_folder))
     click.echo(f"{header}: {signature.sign(file.read(), keys)}")
+
+
+@main.command("stack")
+@click.argument("file", type=click.File("rb"))
+@click.option("--env", "variables", multiple=True, metavar="NAME=VALUE", help="What ${NAME} stands for.")
+def show_stack(file: BinaryIO, variables: tuple[str, ...]) -> None:
+    """Print what the cloud understands of the stack.yml FILE, as JSON, or every problem of it.
+
+    A push sees no variables: leave --env out to see what the cloud sees.
+    """
+    if any("=" not in variable for variable in variables):
+        raise click.UsageError("--env takes NAME=VALUE")
+    try:
+        found = stack.parse(file.read(), dict(variable.split("=", 1) for variable in variables))
+    except Malformed as error:
+        _fail([error.message])
+    click.echo(json.dumps(stack.document(found), indent=2, ensure_ascii=False))
+
+
+@main.command("shrinkwrap")
+@click.argument("repo", type=_FOLDER)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write to.")
+@click.option("--templates", "source", type=_FOLDER, help="Folder of templates; ours without it.")
+def shrinkwrap_folder(repo: Path, out: Path, source: Path | None) -> None:
+    """Write the build context of every function in REPO's stack.yml to OUT/FUNCTION."""
+    problems = author.shrinkwrap(repo, out, source)
+    if problems:
+        _fail(problems)
+
+
+def _fail(problems: Iterable[str]) -> NoReturn:
+    for problem in problems:
+        click.echo(problem, err=True)
+    raise click.exceptions.Exit(1)
 
 
 def _running() -> State:

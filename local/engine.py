@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 from contextlib import suppress
 from pathlib import Path
@@ -32,12 +33,23 @@ _START_SECONDS = 60
 
 def connect() -> docker.DockerClient | None:
     """A client of the engine that runs, None if none does."""
+    if not _listens():
+        return None
     try:
         client = docker.from_env(version="auto", timeout=120)
         client.ping()
         return client
     except (docker.errors.DockerException, OSError):
         return None
+
+
+def _listens() -> bool:
+    """Whether anybody is at the engine's socket. docker-py leaves its own open where nobody is."""
+    scheme, _, path = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").partition("://")
+    if scheme != "unix":
+        return True
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(path) == 0
 
 
 def ensure(state: State) -> docker.DockerClient:
@@ -171,7 +183,14 @@ def _cut_log(log: Path) -> None:
 
 
 def _clear_stale() -> None:
-    """A killed dockerd leaves files behind that keep the next one from starting."""
+    """A killed dockerd leaves files behind that keep the next one from starting, and cables.
+
+    The networks of its containers stay on the bridge for a minute, and answer for addresses that the
+    next one gives to others.
+    """
+    for port in Path("/sys/class/net/docker_gwbridge/brif").glob("*"):
+        with suppress(FileNotFoundError):
+            subprocess.run(("ip", "link", "delete", port.name), capture_output=True, timeout=10)
     run_folder = Path("/var/run/docker/containerd")
     for pid_file in (Path("/var/run/docker.pid"), run_folder / "containerd.pid"):
         with suppress(FileNotFoundError, ValueError):
@@ -179,8 +198,8 @@ def _clear_stale() -> None:
                 continue
             pid_file.unlink()
             if pid_file.parent == run_folder:
-                for socket in run_folder.glob("*.sock*"):
-                    socket.unlink()
+                for left in run_folder.glob("*.sock*"):
+                    left.unlink()
 
 
 def _is_dockerd(pid: int) -> bool:

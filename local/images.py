@@ -41,7 +41,7 @@ class Image:
             yield from (file for file in found if file.is_file() and "__pycache__" not in file.parts)
 
 
-REGISTRY = Image("registry", "registry/Dockerfile", ("registry/config.yml",))
+REGISTRY = Image("registry", "registry/Dockerfile", ("registry/config.yml", "registry/serve.py"))
 BUILDER = Image(
     "of-builder",
     "of-builder/Dockerfile",

@@ -12,6 +12,7 @@ import requests
 
 from . import author, base_image, containers, engine, images
 from .engine import FUNCTIONS_NETWORK, LABEL, SYSTEM_NETWORK
+from .errors import CommandError
 from .gateway.secrets import NAME as SECRET
 from .gateway.swarm import FUNCTION
 from .publish import Publisher
@@ -22,7 +23,7 @@ EXAMPLE_OWNER = "alice"
 EXAMPLE = images.ROOT / "examples" / "hello-python"
 EXAMPLE_COPY = images.ROOT / ".cloud" / "hello-python"
 EXAMPLE_FUNCTION = f"{EXAMPLE_OWNER}-hello"
-_HEALTHY_SECONDS = 60
+_FIRST_SECONDS, _HEALTHY_SECONDS = 30, 60
 
 
 def up(state: State, advertise: str | None) -> None:
@@ -39,7 +40,7 @@ def up(state: State, advertise: str | None) -> None:
         for service in containers.services(state, tags):
             containers.ensure(client, service, state)
         state.keep_ports()
-        _await_healthy(state)
+        _await_healthy(client, state)
     images.prune(client, {base, *tags.values()})
     publisher = Publisher(state, base)
     with step("set the platform's secrets"):
@@ -100,14 +101,22 @@ def _how_to_join(state: State, address: str) -> str:
     )
 
 
-def _await_healthy(state: State) -> None:
-    for what, url in {
-        "the registry": f"http://{state.registry}/v2/",
+def _await_healthy(client: docker.DockerClient, state: State) -> None:
+    """Wait until all answer; one that runs and does not is restarted, once.
+
+    An engine that was killed now and then brings a container back that cannot be reached.
+    """
+    for alias, url in {
+        "registry": f"http://{state.registry}/v2/",
         "of-builder": f"{state.builder_url}/healthz",
-        "the gateway": f"{state.gateway_url}/healthz",
-        "the git server": f"{state.git_url}/openfaas-cloud/templates.git/info/refs?service=git-upload-pack",
+        "gateway": f"{state.gateway_url}/healthz",
+        "git-server": f"{state.git_url}/openfaas-cloud/templates.git/info/refs?service=git-upload-pack",
     }.items():
-        until(partial(_answers, url), seconds=_HEALTHY_SECONDS, what=f"an answer of {what}")
+        try:
+            until(partial(_answers, url), seconds=_FIRST_SECONDS, what=f"an answer of {alias}")
+        except CommandError:
+            client.containers.get(f"openfaas-cloud-{alias}").restart(timeout=5)
+            until(partial(_answers, url), seconds=_HEALTHY_SECONDS, what=f"an answer of {alias}")
 
 
 def _answers(url: str) -> bool:
@@ -141,10 +150,14 @@ def _remove_functions(client: docker.DockerClient) -> None:
     for service in client.services.list(filters={"label": FUNCTION}):
         service.remove()
     until(
-        lambda: not client.api.containers(all=True, filters={"label": FUNCTION}),
+        lambda: not client.api.containers(filters={"label": FUNCTION}),
         seconds=60,
         what="the end of the functions' containers",
     )
+    # What Swarm has forgotten when the engine was killed, or is just removing itself.
+    for container in client.containers.list(all=True, filters={"label": FUNCTION}, ignore_removed=True):
+        with suppress(docker.errors.APIError):
+            container.remove(force=True, v=True)
     for secret in client.secrets.list(filters={"label": SECRET}):
         client.api.remove_secret(str(secret.id))
 

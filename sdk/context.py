@@ -46,21 +46,20 @@ class Digest:
     git-tar computes it of what it sends and of-builder of what it got: the same rows, in any order.
     """
 
-    rows: list[tuple[str, str, int, str]] = field(default_factory=list)
+    # Each as canonical JSON: no two different rows give the same bytes.
+    rows: list[bytes] = field(default_factory=list)
 
     def folder(self, path: str) -> None:
-        self.rows.append((path, "folder", 0, ""))
+        self.rows.append(msgspec.json.encode((path, "folder", 0, "")))
 
     def file(self, path: str, mode: int, sha256: str) -> None:
-        self.rows.append((path, "file", mode & 0o777, sha256))
-
-    def link(self, path: str, target: str) -> None:
-        self.rows.append((path, "link", 0, target))
+        self.rows.append(msgspec.json.encode((path, "file", mode & 0o777, sha256)))
 
     def hex(self, build_args: Mapping[str, str]) -> str:
-        # Canonical JSON: no two different inputs give the same bytes.
-        whole = (sorted(build_args.items()), sorted(self.rows))
-        return hashlib.sha256(msgspec.json.encode(whole)).hexdigest()
+        whole = hashlib.sha256(msgspec.json.encode(sorted(build_args.items())))
+        for row in sorted(self.rows):
+            whole.update(b"\n" + row)
+        return whole.hexdigest()
 
 
 class Hashing:
@@ -109,6 +108,7 @@ def write_tar(
         with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT, bufsize=_BLOCK) as tar:
             for name in sorted(context.entries):
                 _add_entry(tar, name, context.entries[name], digest)
+                tar.getmembers().clear()  # tarfile keeps each entry, for readers that we have none of
             hex_digest = digest.hex(config.build_args)
             if describe:
                 _add_bytes(tar, CLOUD_ENTRY, describe(hex_digest))

@@ -60,6 +60,7 @@ def function(name: str, *, takes: str) -> Callable[[Handler], Handler]:
 
 
 def _refusal(name: str, error: CloudError) -> Answer:
-    print(f"{name}: {error.status} {error.code}: {error.message}", file=sys.stderr, flush=True)
+    # As one JSON text: what an author wrote can't pass for a line of its own, such as a stage record.
+    print(f"{name}: {error.status} {error.code}: {json.dumps(error.message)}", file=sys.stderr, flush=True)
     headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Unavailable) else None
     return answer(error.status, error.body(), headers)

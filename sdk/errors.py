@@ -94,12 +94,16 @@ def received(who: str, status: int, body: bytes) -> CloudError:
     """The error that a neighbour's answer stands for: its class by status, its own message kept."""
     try:
         told = json.loads(body)["error"]
-        message, log = str(told["message"]), [str(line) for line in told.get("log", ())]
+        message, code = str(told["message"]), told.get("code")
+        log = [str(line) for line in told.get("log", ())]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        message, log = f"{who} answered {status}: {body[:500].decode(errors='replace').strip()}", []
+        message = f"{who} answered {status}: {body[:500].decode(errors='replace').strip()}"
+        code, log = "", []
     details = {"log": log} if log else None
+    if code == Upstream.code:  # it said itself that a neighbour of its own is not as it should be
+        return Upstream(message, details=details)
     if status in RETRIED:
-        return Unavailable(message, details=details)
+        return (Busy if code == Busy.code else Unavailable)(message, details=details)
     kinds = {kind.status: kind for kind in (Refused, Missing, Superseded, TooLarge, Failed)}
     if status == Unauthorized.status:
         return Upstream(f"{message}; {who} and this function must hold the same secrets")

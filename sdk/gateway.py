@@ -40,11 +40,15 @@ class Status(msgspec.Struct, frozen=True, rename="camel"):
 
 @dataclass(frozen=True)
 class Gateway:
-    """A client. Every call has a timeout; what the gateway can't do now is `Unavailable`."""
+    """A client for one namespace, the gateway's default without a name.
+
+    Every call has a timeout; what the gateway can't do now is `Unavailable`.
+    """
 
     url: str
     auth: tuple[str, str] | None = None
     read_seconds: float = 30
+    namespace: str = ""
 
     @classmethod
     def of(cls, settings: Settings) -> Gateway:
@@ -58,26 +62,32 @@ class Gateway:
         return cls(settings.gateway_url, (user, password))
 
     def list(self) -> list[Status]:
-        """All functions. `Unavailable` and `Upstream` rather than an empty list: absence would delete."""
-        found: list[Status] = _decoded(self._call("GET", "/system/functions"), list[Status])
+        """All functions of the namespace.
+
+        `Unavailable` and `Upstream` rather than an empty list: absence would delete.
+        """
+        found: list[Status] = _decoded(
+            self._call("GET", "/system/functions", params=self._query), list[Status]
+        )
         return found
 
     def get(self, name: str) -> Status | None:
         """The function `name`, None if there is none."""
-        response = self._call("GET", f"/system/function/{name}", missing=True)
+        response = self._call("GET", f"/system/function/{name}", params=self._query, missing=True)
         return None if response.status_code == 404 else _decoded(response, Status)
 
     def deploy(self, spec: Mapping[str, Any]) -> None:
         """Update, or create where there is nothing to update, as faas-cli does."""
-        if self._call("PUT", "/system/functions", json=spec, missing=True, retries=0).status_code == 404:
-            self._call("POST", "/system/functions", json=spec, retries=0)
+        whole = {**spec, **self._query}
+        if self._call("PUT", "/system/functions", json=whole, missing=True, retries=0).status_code == 404:
+            self._call("POST", "/system/functions", json=whole, retries=0)
 
     def delete(self, name: str) -> None:
         """Delete `name`; that it was gone already is fine."""
-        self._call("DELETE", "/system/functions", json={"functionName": name}, missing=True)
+        self._call("DELETE", "/system/functions", json={"functionName": name, **self._query}, missing=True)
 
     def secret_names(self) -> set[str]:
-        rows = _decoded(self._call("GET", "/system/secrets"), list[dict[str, Any]])
+        rows = _decoded(self._call("GET", "/system/secrets", params=self._query), list[dict[str, Any]])
         return {str(row.get("name")) for row in rows}
 
     def set_secret(self, name: str, value: str) -> None:
@@ -99,14 +109,25 @@ class Gateway:
             raise Misconfigured("the gateway has no queue: deploy OpenFaaS's queue-worker")
         _check(response, path)
 
-    def logs(self, name: str, since: str, *, follow: bool, read_seconds: float) -> Iterator[str]:
-        """The log lines of a function (`text` of each entry), from RFC 3339 time `since`."""
-        query = {"name": name, "since": since, "follow": "true" if follow else "false"}
+    def logs(
+        self, name: str, since: str, *, follow: bool, read_seconds: float, tail: int = 0
+    ) -> Iterator[str]:
+        """The log lines of a function (`text` of each entry), from RFC 3339 time `since`; the last `tail`."""
+        query = {"name": name, "since": since, "follow": "true" if follow else "false", **self._query}
+        if tail:
+            query["tail"] = str(tail)
         path = "/system/logs"
         with self._send("GET", path, read_seconds, params=query, stream=True) as response:
             _check(response, path)
-            for line in response.iter_lines():
-                yield _text(line)
+            try:
+                for line in response.iter_lines():
+                    yield _text(line)
+            except requests.RequestException as error:
+                raise Unavailable(f"the log of {name} broke off: {reason(error)}") from None
+
+    @property
+    def _query(self) -> dict[str, str]:
+        return {"namespace": self.namespace} if self.namespace else {}
 
     def _call(
         self, method: str, path: str, *, missing: bool = False, retries: int = 3, **rest: Any

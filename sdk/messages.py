@@ -118,7 +118,8 @@ class Closing:
 class Collect:
     """buildshiprun → garbage-collect: the original's garbage request, with ids.
 
-    `functions` are names as stack.yml has them. An empty list is refused: absence deletes nothing.
+    `functions` are names as stack.yml has them, with `.namespace` if one is named there. An empty list is
+    refused: absence deletes nothing.
     """
 
     scm: str

@@ -46,6 +46,11 @@ def image_repository(registry: str, scm: str, owner_id: int, repo_id: int, funct
     return f"{registry.rstrip('/')}/{scm}/{owner_id}/{repo_id}/{function}"
 
 
+def qualified(name: str, namespace: str) -> str:
+    """`name.namespace`, as OpenFaaS writes it in URLs; `name` alone in the gateway's default one."""
+    return f"{name}.{namespace}" if namespace else name
+
+
 def user_secret(scm: str, owner_id: int, name: str) -> str:
     """The cluster's name of an author's secret: nobody can name another owner's."""
     return f"{SCM_PREFIX.get(scm, scm)}-{owner_id}-{name}"

@@ -6,17 +6,17 @@ docs/settings.md shows this as a table.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from fnmatch import fnmatchcase
 
 from .errors import Refused
 from .settings import Settings
 from .shrinkwrap import DOCKERFILE
 from .stack import Function, Resources
 
-ANNOTATIONS = frozenset(
-    {"topic", "schedule", "com.openfaas.health.http.path", "com.openfaas.health.http.initialDelay"}
-)
+HEALTH_PATH = "com.openfaas.health.http.path"
+_PLATFORM = "com.openfaas.cloud."
 _PLATFORM_LABELS = frozenset({"openfaas-cloud", "role", "faas_function", "app"})
 _PLATFORM_PREFIXES = ("com.openfaas.", "Git-")
 
@@ -26,8 +26,11 @@ _LABEL_KEY = re.compile(
     r"(?:[a-z0-9](?:[-.a-z0-9]{0,251}[a-z0-9])?/)?[A-Za-z0-9](?:[-._A-Za-z0-9]{0,61}[A-Za-z0-9])?"
 )
 _LABEL_VALUE = re.compile(r"(?:[A-Za-z0-9](?:[-._A-Za-z0-9]{0,61}[A-Za-z0-9])?)?")
+_PATH = re.compile(r"/[!-~]*")
 _MEMORY = re.compile(r"([0-9]{1,12})([kmgKMG]?)i?[bB]?")
 _CPU = re.compile(r"([0-9]{1,6})m|([0-9]{1,4}(?:\.[0-9]{1,6})?)")
+_LEAST_MEMORY = 4 * 1024**2  # no container engine starts one with less
+_TEXT_BYTES = 64 * 1024  # Linux takes 128 KiB for one argument or variable, name included
 _BYTES = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 
 
@@ -42,8 +45,16 @@ def apply(function: Function, settings: Settings) -> Function:
         raise Refused("; ".join(f"{function.name}: {problem}" for problem in problems))
     return replace(
         function,
-        annotations={key: text for key, text in function.annotations.items() if key in ANNOTATIONS},
-        labels={key: text for key, text in function.labels.items() if not _is_platform_label(key)},
+        annotations={
+            key: text
+            for key, text in function.annotations.items()
+            if _matches(key, settings.allowed_annotations) and not key.startswith(_PLATFORM)
+        },
+        labels={
+            key: text
+            for key, text in function.labels.items()
+            if _matches(key, settings.allowed_labels) and not _is_platform_label(key)
+        },
         constraints=(),
     )
 
@@ -63,8 +74,9 @@ def cpu_milli(text: str) -> int | None:
 
 
 def _problems(function: Function, settings: Settings) -> Iterator[str]:
-    if function.namespace:
-        yield "namespace is the operator's to choose"
+    if function.namespace and function.namespace not in settings.allowed_namespaces:
+        there = ", ".join(settings.allowed_namespaces) or "none"
+        yield f"namespace {function.namespace!r} is not allowed here; allowed: {there}"
     if function.skip_build:
         yield "skip_build: only what is built from the repository is deployed"
     if function.build_secrets:
@@ -72,7 +84,8 @@ def _problems(function: Function, settings: Settings) -> Iterator[str]:
     if function.lang.lower() == DOCKERFILE and not settings.enable_dockerfile_lang:
         yield "lang: dockerfile is not enabled here (setting enable_dockerfile_lang)"
     for name in function.build_args:
-        if not _NAME.fullmatch(name) or _is_platform_argument(name, settings):
+        allowed = _matches(name, settings.allowed_build_args) and not _is_platform_argument(name, settings)
+        if not (_NAME.fullmatch(name) and allowed):
             yield f"build arg {name} is not yours to set"
     for name in function.environment:
         if not _NAME.fullmatch(name):
@@ -83,15 +96,32 @@ def _problems(function: Function, settings: Settings) -> Iterator[str]:
     for key, text in function.labels.items():
         if not _LABEL_KEY.fullmatch(key) or not _LABEL_VALUE.fullmatch(text):
             yield f"label {key}: {text!r} is not a label that Kubernetes takes"
+    texts = {
+        "fprocess": {"": function.fprocess},
+        "environment": function.environment,
+        "build_args": function.build_args,
+        "annotations": function.annotations,
+    }
+    for field, rows in texts.items():
+        for name, text in rows.items():
+            if "\0" in text or len(text.encode()) > _TEXT_BYTES:
+                yield f"{field} {name}: more than {_TEXT_BYTES} bytes, or a NUL: nothing can be run with that"
+    path = function.annotations.get(HEALTH_PATH, "/")
+    if not _PATH.fullmatch(path):
+        yield f"annotation {HEALTH_PATH}: {path!r} is not a path such as /healthz"
     yield from _excess("limits", function.limits, settings)
     yield from _excess("requests", function.requests, settings)
+    for what, amount in (("memory", memory_bytes), ("cpu", cpu_milli)):
+        wanted, most = (amount(getattr(row, what)) for row in (function.requests, function.limits))
+        if wanted and most and wanted > most:
+            yield f"requests.{what} is more than limits.{what}"
 
 
 def _excess(what: str, wanted: Resources, settings: Settings) -> Iterator[str]:
     if wanted.memory:
         most, given = settings.function_memory_limit_mb * 1024**2, memory_bytes(wanted.memory)
-        if not given or given > most:
-            yield f"{what}.memory {wanted.memory!r}: at most {settings.function_memory_limit_mb}Mi"
+        if not given or not _LEAST_MEMORY <= given <= most:
+            yield f"{what}.memory {wanted.memory!r}: from 4Mi to {settings.function_memory_limit_mb}Mi"
     if wanted.cpu:
         milli = cpu_milli(wanted.cpu)
         if not milli or milli > settings.function_cpu_limit_milli:
@@ -106,6 +136,10 @@ def _is_platform_argument(name: str, settings: Settings) -> bool:
         or upper == "SOURCE_DATE_EPOCH"
         or upper in {key.upper() for key in settings.build_args}
     )
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _is_platform_label(key: str) -> bool:

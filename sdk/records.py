@@ -17,6 +17,7 @@ import msgspec
 from .errors import CloudError, Refused, Superseded, Unavailable
 
 LOG_BYTES = 8_000
+ERROR_BYTES = 2_000
 TERMINAL_STAGE = "push"
 
 
@@ -101,7 +102,7 @@ def emit(name: str, subject: Subject, function: str, told: Stage, seconds: float
         stage=name,
         outcome=told.outcome,
         seconds=round(seconds, 3),
-        error=error[:2_000],
+        error=clipped(error),
         log=tail(told.log),
         url=told.url,
     )
@@ -109,13 +110,21 @@ def emit(name: str, subject: Subject, function: str, told: Stage, seconds: float
     print(msgspec.json.encode(record).decode() + "\n", end="", flush=True)
 
 
+def clipped(text: str, limit: int = ERROR_BYTES) -> str:
+    """The beginning of `text` that takes at most `limit` bytes as JSON."""
+    text = text[:limit].encode(errors="backslashreplace").decode()
+    while len(msgspec.json.encode(text)) > limit + len('""'):
+        text = text[: len(text) * 3 // 4]
+    return text
+
+
 def tail(lines: list[str], limit: int = LOG_BYTES) -> list[str]:
-    """The last lines that fit into `limit` bytes; a longer line is cut at its end."""
+    """The last lines that take at most `limit` bytes as JSON; a longer line is cut at its end."""
     kept: list[str] = []
     room = limit
     for line in reversed(lines):
-        line = line[:500]
-        room -= len(line.encode()) + 1
+        line = line[:500].encode(errors="backslashreplace").decode()
+        room -= len(msgspec.json.encode(line)) + 1
         if room < 0:
             break
         kept.append(line)

@@ -1,7 +1,8 @@
 """Secret files under `secret_mount_path`. A value never shows in a repr, a log or an error.
 
-A file may hold several lines: the first signs, all verify. So a secret is rotated by putting the new
-line first, and later removing the old one, without a moment in which a signature is refused.
+A file may hold several lines: the first signs, all verify. So a secret is rotated without a moment in
+which a signature is refused: add the new line at the end, everywhere; then move it to the top; then remove
+the old one.
 """
 
 from __future__ import annotations

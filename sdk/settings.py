@@ -63,8 +63,35 @@ class Settings:
     allowed_git_hosts: tuple[str, ...] = setting(
         ("https://github.com",), "clone URLs must start with one of these origins; comma list"
     )
+    allowed_template_sources: tuple[str, ...] = setting(
+        (),
+        "git URLs that a stack.yml's `configuration.templates` may name, besides those of custom_templates; "
+        "`/*` at the end stands for all below; comma list",
+    )
     fetch_timeout: Seconds = setting(Seconds(60), "longest time for one call of git")
+    fetch_submodules: bool = setting(False, "whether submodules at allowed_git_hosts are fetched")
+    fetch_lfs: bool = setting(False, "whether files in Git LFS are fetched")
+    repo_limit_mb: int = setting(500, "largest repository, packed or checked out, in MiB")
+    repo_files_limit: int = setting(100_000, "most files in a repository")
+    mirrors_limit: int = setting(100, "most repositories that git-tar keeps a shallow mirror of")
+    mirrors_limit_mb: int = setting(2048, "most that these mirrors take, in MiB")
+    github_app_id: str = setting("", "the GitHub App whose secret `private-key` reads private repositories")
+    github_api_url: str = setting("https://api.github.com", "GitHub's REST API")
     build_args: Mapping[str, str] = setting({}, "build args added to every build, `NAME=value` comma list")
+    allowed_build_args: tuple[str, ...] = setting(
+        ("*",), "build args that an author may set; `*` for any text"
+    )
+    allowed_labels: tuple[str, ...] = setting(("*",), "labels that an author may set; `*` for any text")
+    allowed_annotations: tuple[str, ...] = setting(
+        (
+            "topic",
+            "schedule",
+            "com.openfaas.health.http.path",
+            "com.openfaas.health.http.initialDelay",
+        ),
+        "annotations that an author may set; `*` for any text",
+    )
+    allowed_namespaces: tuple[str, ...] = setting((), "namespaces that an author may deploy to")
     enable_dockerfile_lang: bool = setting(False, "whether `lang: dockerfile` is allowed")
     functions_limit: int = setting(50, "most functions in one stack.yml")
     context_limit_mb: int = setting(100, "largest build context of one function, in MiB")
@@ -74,6 +101,9 @@ class Settings:
         3, "long calls that one replica works on at once; one less than the template's threads"
     )
     converge_rounds: int = setting(5, "how often a push follows a moving branch before it is queued again")
+    push_timeout: Seconds = setting(
+        Seconds(780), "git-tar works on one push this long at a stretch, then it is queued again"
+    )
     push_patience: Seconds = setting(
         Seconds(600), "how long a push is tried again while something is unavailable, then it has failed"
     )

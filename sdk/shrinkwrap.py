@@ -37,7 +37,7 @@ class Limits:
     files: int = 20_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A file or folder of a context, and where its bytes are."""
 
@@ -58,6 +58,10 @@ class Context:
 
     def add(self, path: str, entry: Entry) -> None:
         """Put `entry` at `path`; a later file takes the place of an earlier one."""
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            raise Failed(f"{self.name}: {path!a}: the names of files must be UTF-8") from None
         there = self.entries.get(path)
         if there and there.is_folder != entry.is_folder:
             kinds = ("a folder", "a file") if entry.is_folder else ("a file", "a folder")
@@ -69,7 +73,8 @@ class Context:
 
     def add_parents(self, path: PurePosixPath, source: Path) -> None:
         for parent in reversed(path.parents):
-            if parent.name and str(parent) not in self.entries:
+            there = self.entries.get(str(parent))
+            if parent.name and not (there and there.is_folder):
                 self.add(str(parent), Entry(source, 0o755, 0, is_folder=True))
 
     def _too_large(self) -> str:
@@ -105,8 +110,10 @@ def shrinkwrap(
     stack.yml's `configuration.copy`. Raises `Refused` for what leaves the repository, `Failed` for
     what the author has to mend and `TooLarge` above `limits`.
     """
+    if function.name in ("", ".", "..") or {"/", "\0"} & set(function.name):
+        raise Refused(f"function name {function.name!r} is not a name of a folder")
     root = repository.resolve(strict=True)
-    handler = _inside(root, function.handler, f"{function.name}: handler")
+    handler = inside(root, function.handler, f"{function.name}: handler")
     if not handler.is_dir():
         raise Failed(f"{function.name}: handler {function.handler!r} is not a folder of the repository")
     context = Context(function.name, limits)
@@ -120,7 +127,7 @@ def shrinkwrap(
         if child.name not in SKIPPED:
             _add(context, child, target / child.name, root)
     for path in extra:
-        source = _inside(root, path, "configuration.copy")
+        source = inside(root, path, "configuration.copy")
         if not source.exists():
             raise Failed(f"configuration.copy: {path!r} is not in the repository")
         to = target / os.path.normpath(path)
@@ -147,7 +154,7 @@ def _handler_folder(template: Template) -> PurePosixPath:
     return PurePosixPath(path)
 
 
-def _inside(root: Path, path: str, what: str) -> Path:
+def inside(root: Path, path: str, what: str) -> Path:
     """`path` below `root`, links followed; `Refused` if it leaves `root`."""
     if not path:
         raise Failed(f"{what} is missing")

@@ -8,7 +8,7 @@ wrong types are errors, anchors and `<<` work, only the first document counts, u
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 import yaml
@@ -92,8 +92,9 @@ def parse(data: bytes | str, environment: Mapping[str, str] | None = None) -> St
     """Read a stack file; `environment` is what `${NAME}` sees, empty in the cloud."""
     node = _compose(substitute(_text(data), environment or {}))
     decoder = _Decoder()
-    stack = decoder.stack(node) if node else Stack()
-    decoder.check(stack)
+    if node is None:
+        raise Malformed("the file is empty")
+    stack = decoder.stack(node)
     if decoder.problems:
         raise Malformed("\n".join(text for _, text in sorted(decoder.problems)))
     return stack
@@ -111,6 +112,20 @@ def parse_environment_file(data: bytes) -> Mapping[str, str]:
     if decoder.problems:
         raise Malformed("\n".join(text for _, text in sorted(decoder.problems)))
     return found[0] if found else {}
+
+
+def document(stack: Stack) -> Mapping[str, Any]:
+    """The stack as it could stand in a file: fields named as there, what is empty left out."""
+
+    def filled(value: Any) -> Any:
+        if is_dataclass(value):
+            value = {row.name: getattr(value, row.name) for row in fields(value)}
+        if isinstance(value, Mapping):
+            return {key: filled(item) for key, item in value.items() if item and filled(item)}
+        return [filled(item) for item in value] if isinstance(value, tuple) else value
+
+    functions = {function.name: filled(replace(function, name="")) for function in stack.functions}
+    return {**filled(replace(stack, functions=())), "functions": functions}
 
 
 def _text(data: bytes | str) -> str:
@@ -155,8 +170,12 @@ class _Decoder:
         for key, value in self.entries(node, ""):
             if key == "version":
                 given[key] = self.text(value, key)
+                if given[key] not in ("", "1.0"):
+                    self.complain(value, f"version: {given[key]} is not known; leave it out, or write 1.0")
             elif key == "provider":
                 given[key] = Provider(**self.record(value, key, Provider))
+                if given[key].name not in PROVIDERS:
+                    self.complain(value, f"provider.name: {given[key].name!r} is not known; write openfaas")
             elif key == "configuration":
                 given[key] = Configuration(**self.record(value, key, Configuration))
             elif key == "functions":
@@ -164,14 +183,9 @@ class _Decoder:
                     Function(name=name, **self.record(body, f"functions.{name}", Function))
                     for name, body in self.entries(value, key)
                 )
+        if "provider" not in given:  # no line is to blame
+            self.problems.append((0, "provider.name is missing: write openfaas"))
         return Stack(**given)
-
-    def check(self, stack: Stack) -> None:
-        """What the file as a whole must say; no line is to blame for what is missing."""
-        if stack.version not in ("", "1.0"):
-            self.problems.append((0, f"version: {stack.version} is not known; leave it out, or write 1.0"))
-        if stack.provider.name not in PROVIDERS:
-            self.problems.append((0, f"provider.name: {stack.provider.name!r} is not known; write openfaas"))
 
     def record(self, node: yaml.Node, path: str, kind: type) -> dict[str, Any]:
         """The known fields of `kind` below `node`."""
@@ -185,9 +199,12 @@ class _Decoder:
         }
 
     def text(self, node: yaml.Node, path: str) -> str:
-        if isinstance(node, yaml.ScalarNode):
-            return "" if _is_null(node) else str(node.value)
-        self.complain(node, f"{path}: a text is expected, not {_kind(node)}")
+        if not isinstance(node, yaml.ScalarNode):
+            self.complain(node, f"{path}: a text is expected, not {_kind(node)}")
+        elif not _is_text(node.value):
+            self.complain(node, f"{path}: half of a surrogate pair is no text")
+        elif not _is_null(node):
+            return str(node.value)
         return ""
 
     def boolean(self, node: yaml.Node, path: str) -> bool:
@@ -257,6 +274,8 @@ class _Decoder:
                 parents += value.value if isinstance(value, yaml.SequenceNode) else [value]
             elif not isinstance(key, yaml.ScalarNode):
                 self.complain(key, f"{path}: a key is a text, not {_kind(key)}")
+            elif not _is_text(key.value):
+                self.complain(key, f"{path}: half of a surrogate pair is no text")
             elif key.value in own:
                 self.complain(key, f"{path}.{key.value} is there already, in line {lines[key.value]}")
             elif not _is_null(key):
@@ -281,6 +300,10 @@ class _Decoder:
 
 def _is_null(node: yaml.Node) -> bool:
     return isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:null"
+
+
+def _is_text(value: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def _kind(node: yaml.Node) -> str:

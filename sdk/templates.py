@@ -42,8 +42,13 @@ def read_template(folder: Path) -> Template:
 
 def languages(folder: Path) -> Mapping[str, Path]:
     """The languages of a template source: each folder below `folder/template`."""
-    found = (folder / "template").iterdir() if (folder / "template").is_dir() else ()
-    return {path.name: path for path in sorted(found) if path.is_dir() and not path.is_symlink()}
+    return below(folder / "template")
+
+
+def below(folder: Path) -> Mapping[str, Path]:
+    """The templates that are `folder`'s own children."""
+    found = sorted(folder.iterdir()) if folder.is_dir() else ()
+    return {path.name: path for path in found if path.is_dir() and not path.is_symlink()}
 
 
 def additional_packages(function: Function, template: Template | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from local.staging import stage
 
@@ -15,6 +16,9 @@ DATA = ROOT / "tests" / "data"
 SHARED = ROOT.parent / "shared"
 
 stage()
+
+# `make fuzz`: the same properties with very many examples.
+settings.register_profile("fuzz", max_examples=20_000, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture

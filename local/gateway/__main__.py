@@ -8,9 +8,9 @@ from aiohttp import web
 
 from sdk.settings import read
 
-from .app import Gateway
+from .app import SERVER, Gateway
 from .settings import Settings
 
 logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
 settings = read(Settings)
-web.run_app(Gateway(settings).app(), port=settings.port, handler_cancellation=True, access_log=None)
+web.run_app(Gateway(settings).app(), port=settings.port, access_log=None, **SERVER)

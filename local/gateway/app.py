@@ -8,9 +8,10 @@ import binascii
 import hmac
 import logging
 import platform
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 from aiohttp.abc import AbstractResolver
@@ -19,7 +20,7 @@ from yarl import URL
 from sdk import __version__, naming
 
 from .async_queue import AsyncQueue, Call
-from .deployment import decode, parse
+from .deployment import NAMESPACES, decode, parse
 from .errors import GatewayError
 from .functions import Functions
 from .logs import Logs
@@ -32,6 +33,9 @@ from .swarm import Swarm
 IMAGE_LABEL = "com.openfaas.cloud.built"
 _PRUNE_SECONDS = 1800
 _DEPLOY_BYTES = 1024**2
+
+# Bodies go through as they come, and a caller that goes away ends its call.
+SERVER: Mapping[str, Any] = {"auto_decompress": False, "handler_cancellation": True}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 log = logging.getLogger("gateway")
@@ -54,7 +58,8 @@ class Gateway:
         self._resolver = resolver
 
     def app(self) -> web.Application:
-        app = web.Application(middlewares=[answer_errors, self.authenticated], client_max_size=_DEPLOY_BYTES)
+        middlewares = (answer_errors, self.authenticated, self.one_namespace)
+        app = web.Application(middlewares=middlewares, client_max_size=_DEPLOY_BYTES)
         app.add_routes(
             [
                 web.get("/healthz", self.healthz),
@@ -142,6 +147,14 @@ class Gateway:
         call = Call(name, str(target), dict(headers), await request.read())
         await self.queue.put(call)
         return web.Response(status=202, headers={header: headers[header] for header in (CALL_ID, START_TIME)})
+
+    @web.middleware
+    async def one_namespace(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Whoever asks for another namespace must not be shown this one's functions."""
+        asked = request.query.get("namespace", "") if request.path.startswith("/system/") else ""
+        if asked not in NAMESPACES:
+            raise GatewayError(400, f"namespace {asked} is not supported here")
+        return await handler(request)
 
     @web.middleware
     async def authenticated(self, request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -111,8 +111,9 @@ class AsyncQueue:
             )
         if len(self._lines.get(call.function, ())) >= self._settings.queue_limit:
             raise GatewayError(429, f"{self._settings.queue_limit} calls of {call.function} are waiting")
-        if sum(map(len, self._lines.values())) >= self._settings.queue_total_limit:
-            raise GatewayError(429, f"{self._settings.queue_total_limit} calls are waiting")
+        unknown = [len(line) for name, line in self._lines.items() if not self._proxy.knows(name)]
+        if not self._proxy.knows(call.function) and sum(unknown) >= self._settings.queue_unknown_limit:
+            raise GatewayError(429, f"{sum(unknown)} calls of functions that are not there are waiting")
         number = await self._stored(self._store.put, call)
         assert number is not None
         self._lines[call.function].waiting.append(number)

@@ -23,13 +23,17 @@ ROLE = "role"
 SYSTEM_ROLE = "openfaas-system"
 SCALE_MIN = "com.openfaas.scale.min"
 REPLICAS_LIMIT = 10
+NAMESPACES = ("", "openfaas-fn")
 
 _REFERENCE = re.compile(
     r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]+)?/)?"
     r"(?P<path>[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*)"
     r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
 )
+_NAME_LENGTH = 255
+_MIB = 1024**2
 _PATH = re.compile(r"/\S*")
+_NUMBER = re.compile(r"[0-9]{1,4}")
 
 
 class Resources(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -61,7 +65,7 @@ class Deployment(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True
     def replicas(self) -> int:
         """`com.openfaas.scale.min`; there is no autoscaling here."""
         wanted = (self.labels or {}).get(SCALE_MIN, "1")
-        return min(max(int(wanted), 1), REPLICAS_LIMIT) if wanted.isdigit() else 1
+        return min(max(int(wanted), 1), REPLICAS_LIMIT) if _NUMBER.fullmatch(wanted) else 1
 
     @property
     def health_path(self) -> str:
@@ -88,13 +92,13 @@ def parse(body: bytes) -> Deployment:
         raise GatewayError(400, f"service: ({deployment.service}) is invalid, must be a valid DNS entry")
     if deployment.service in naming.NEIGHBOURS:
         raise GatewayError(400, f"service: ({deployment.service}) is reserved")
-    if deployment.namespace not in ("", "openfaas-fn"):
+    if deployment.namespace not in NAMESPACES:
         raise GatewayError(400, f"namespace {deployment.namespace} is not supported here")
     if deployment.health_path and not _PATH.fullmatch(deployment.health_path):
         raise GatewayError(400, f"{HEALTH_PATH}: {deployment.health_path!r} is no path, such as /_/ready")
     for what in (deployment.limits, deployment.requests):
-        if what and what.memory and policy.memory_bytes(what.memory) is None:
-            raise GatewayError(400, f"memory {what.memory!r} is no quantity, such as 128Mi")
+        if what and what.memory and not 4 * _MIB <= (policy.memory_bytes(what.memory) or 0) <= _MIB**2:
+            raise GatewayError(400, f"memory {what.memory!r} is no quantity from 4Mi to 1Ti, such as 128Mi")
         if what and what.cpu and policy.cpu_milli(what.cpu) is None:
             raise GatewayError(400, f"cpu {what.cpu!r} is no quantity, such as 500m")
     return deployment
@@ -104,6 +108,8 @@ def check_image(image: str) -> None:
     match = _REFERENCE.fullmatch(image)
     if not match:
         raise GatewayError(400, "invalid reference format")
+    if len(match["path"]) > _NAME_LENGTH:
+        raise GatewayError(400, f"repository name must not be more than {_NAME_LENGTH} characters")
     if match["path"] != match["path"].lower():
         raise GatewayError(
             400, f"invalid reference format: repository name ({match['path']}) must be lowercase"

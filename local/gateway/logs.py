@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from datetime import datetime
 
@@ -45,7 +46,7 @@ class Logs:
         options = {"stdout": "true", "stderr": "true", "timestamps": "true"}
         if query.get("since"):
             options["since"] = _unix(query["since"])
-        if query.get("tail", "").lstrip("-").isdigit() and int(query["tail"]) > 0:
+        if re.fullmatch(r"[1-9][0-9]{0,8}", query.get("tail", "")):
             options["tail"] = query["tail"]
         follow = query.get("follow", "").lower() in ("true", "1")
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
@@ -112,7 +113,7 @@ async def frames(stream: aiohttp.StreamReader) -> AsyncIterator[str]:
         while True:
             header = await stream.readexactly(_HEADER_BYTES)
             text = (await stream.readexactly(int.from_bytes(header[4:], "big"))).decode(errors="replace")
-            for line in text.splitlines():
+            for line in text.removesuffix("\n").split("\n"):
                 yield line
 
 

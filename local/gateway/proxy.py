@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
@@ -30,6 +31,7 @@ _RETRY_SECONDS = 0.1
 _SHORT_BYTES = 64 * 1024
 _NOT_CONNECTED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 _IDEMPOTENT = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PUT", "TRACE"})  # RFC 9110, 9.2.2
+_ID = re.compile(r"[!-~]{1,200}")
 _REPLACED = frozenset({"host", "content-length", "expect"})
 
 
@@ -49,6 +51,31 @@ def client(settings: Settings, resolver: AbstractResolver | None = None) -> aioh
     )
 
 
+class Body:
+    """What a caller sends, piece by piece; `error` if nothing came for `patience` seconds."""
+
+    def __init__(self, request: web.Request, patience: float) -> None:
+        self._content, self._patience = request.content, patience
+        self.error: GatewayError | None = None
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            while piece := await asyncio.wait_for(self._content.readany(), self._patience):
+                yield piece
+        except asyncio.TimeoutError:
+            self.error = GatewayError(408, f"nothing came for {self._patience:g} s")
+            raise self.error from None
+
+
+async def received(request: web.Request, patience: float) -> Body | bytes | None:
+    """The request's body, read whole if it is short: so a slow caller holds no function."""
+    if not request.can_read_body:
+        return None
+    body = Body(request, patience)
+    is_short = request.content_length is not None and request.content_length <= _SHORT_BYTES
+    return b"".join([piece async for piece in body]) if is_short else body
+
+
 class Proxy:
     def __init__(self, functions: Functions, http: aiohttp.ClientSession, settings: Settings) -> None:
         self._functions = functions
@@ -60,7 +87,7 @@ class Proxy:
         name, path = split(request.rel_url.raw_path)
         headers = forwarded(request)
         target = URL.build(path=path, query_string=request.rel_url.raw_query_string, encoded=True)
-        body = request.content if request.can_read_body else None
+        body = await received(request, self._settings.body_patience)
         async with self.call(name, request.method, target, headers, body) as answer:
             passed = passed_on(answer.headers)
             passed.update({header: headers[header] for header in (CALL_ID, START_TIME)})
@@ -75,6 +102,9 @@ class Proxy:
             await response.write_eof()
             return response
 
+    def knows(self, name: str) -> bool:
+        return bool(self._functions.services(name))
+
     @asynccontextmanager
     async def call(
         self,
@@ -82,7 +112,7 @@ class Proxy:
         method: str,
         target: URL,
         headers: Mapping[str, str],
-        body: aiohttp.StreamReader | bytes | None,
+        body: Body | bytes | None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """The answer of function `name`; raises what the gateway answers when there is none.
 
@@ -105,6 +135,8 @@ class Proxy:
                 except asyncio.TimeoutError:
                     raise GatewayError(502, "") from None
                 except (aiohttp.ClientError, OSError):
+                    if isinstance(body, Body) and body.error:
+                        raise body.error from None
                     again = may_repeat
                 else:
                     async with answer:
@@ -136,7 +168,8 @@ def forwarded(request: web.Request) -> CIMultiDict[str]:
     headers["X-Forwarded-For"] = ", ".join(
         filter(None, (request.headers.get("X-Forwarded-For"), request.remote))
     )
-    headers.setdefault(CALL_ID, str(uuid.uuid4()))
+    if not _ID.fullmatch(headers.get(CALL_ID, "")):
+        headers[CALL_ID] = str(uuid.uuid4())
     headers[START_TIME] = str(time.time_ns())
     return headers
 

@@ -14,6 +14,7 @@ from .errors import GatewayError
 from .swarm import Swarm
 
 NAME = "com.openfaas.secret"
+_MOST_BYTES = 500 * 1024
 _NAME = re.compile(r"[a-z0-9](?:[-.a-z0-9]{0,251}[a-z0-9])?")
 
 
@@ -48,6 +49,13 @@ def parse(body: bytes) -> Secret:
     return secret
 
 
+def check_content(content: bytes) -> bytes:
+    """Swarm's bounds."""
+    if not 0 < len(content) <= _MOST_BYTES:
+        raise GatewayError(400, f"a secret has 1 to {_MOST_BYTES} bytes, not {len(content)}")
+    return content
+
+
 class Secrets:
     def __init__(self, swarm: Swarm) -> None:
         self._swarm = swarm
@@ -58,7 +66,7 @@ class Secrets:
     async def set(self, secret: Secret) -> None:
         """Add a version; the ones before stay while a function uses them."""
         version = f"{secret.name[:40].rstrip('.-')}.{time.time_ns():x}"
-        await self._swarm.create_secret(version, secret.content(), {NAME: secret.name})
+        await self._swarm.create_secret(version, check_content(secret.content()), {NAME: secret.name})
 
     async def delete(self, name: str) -> None:
         versions = await self._versions()

@@ -81,7 +81,7 @@ class _Missing(GatewayError):
 class Swarm:
     """docker-py behind asyncio: its calls block, so each runs in a thread.
 
-    Raises only `GatewayError`: 500 for what the engine refuses, 503 while it does not answer.
+    Raises only `GatewayError`: 400 and 500 for what the engine refuses, 503 while it does not answer.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -194,7 +194,8 @@ class Swarm:
             return await asyncio.to_thread(function, *arguments, **named)
         except docker.errors.APIError as error:
             kind = _Missing if isinstance(error, docker.errors.NotFound) else GatewayError
-            raise kind(500, f"the engine refused: {error.explanation or error}") from None
+            status = 400 if error.status_code == 400 else 500
+            raise kind(status, f"the engine refused: {error.explanation or error}") from None
         except (docker.errors.DockerException, OSError) as error:
             raise GatewayError(503, f"the engine does not answer: {type(error).__name__}") from None
 

@@ -17,7 +17,8 @@ from typing import Any
 _THEIRS = re.compile(r"did not complete successfully|failed to resolve source metadata")
 # Failures that are ours: the same build may succeed later. Everything else is the author's to mend.
 _OURS = re.compile(
-    r"failed to push|failed to do request|Unavailable: |code = Unavailable|context deadline exceeded|"
+    r"failed to push|failed to do request|already exists|Unavailable: |code = Unavailable|"
+    r"context deadline exceeded|"
     r"no such host|i/o timeout|TLS handshake|connection refused|"
     r"Cannot connect to the Docker daemon|401 Unauthorized|no space left on device",
 )

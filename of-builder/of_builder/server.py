@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import shutil
 import tempfile
 import time
@@ -74,7 +75,8 @@ class Service:
         target = request.raw_path.encode()
         signature.verify(target, request.headers.get(signature.BUILDER_HEADER), self._keys())
         query = request.query
-        if not query.get("at", "").isdigit() or abs(time.time() - int(query["at"])) > QUERY_SECONDS:
+        at = re.fullmatch(r"[0-9]{1,12}", query.get("at", ""))
+        if not at or abs(time.time() - int(at[0])) > QUERY_SECONDS:
             raise Unauthorized("the query is too old, or the clocks differ")
         tag = CONTEXT_TAG + query["context"] if "context" in query else query.get("tag", "")
         found = await registry.digest(

@@ -19,6 +19,8 @@ from sdk.signature import BUILDER_HEADER, Running
 
 CONFIG_BYTES = 256 * 1024
 NAME_BYTES = 1024
+# Linux takes 128 KiB for one argument of a program, and buildx gets NAME=VALUE.
+TEXT_BYTES = 64 * 1024
 _PIECE = 1024 * 1024
 _SIGNATURE = re.compile(r"sha256=[0-9a-f]{64}")
 # What names and sizes in a tar lead to. Any other trouble with files is ours, and may pass.
@@ -118,6 +120,9 @@ def _config(tar: tarfile.TarFile, info: tarfile.TarInfo) -> Config:
         raise Malformed(f"{CONFIG_ENTRY}: {error}") from None
     if not 0 < len(config.image or config.ref) <= NAME_BYTES:
         raise Malformed(f"{CONFIG_ENTRY}: image is missing or too long")
+    for text in (config.reference, *config.build_args, *config.build_args.values()):
+        if "\0" in text or len(text.encode(errors="surrogatepass")) > TEXT_BYTES:
+            raise Malformed(f"{CONFIG_ENTRY}: a text with a NUL, or of more than {TEXT_BYTES} bytes")
     return config
 
 

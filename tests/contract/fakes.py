@@ -24,7 +24,7 @@ from sdk.context import Digest
 from sdk.errors import Unauthorized
 from sdk.secrets import Keys
 
-Answer = tuple[int, bytes]
+Answer = tuple[int, bytes] | tuple[int, bytes, Mapping[str, str]]
 Call = tuple[str, str, Mapping[str, str], bytes]
 
 
@@ -55,8 +55,10 @@ class Server:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 with outer.lock:
                     outer.calls.append((self.command, self.path, dict(self.headers), body))
-                status, content = outer.answer(self.command, self.path, dict(self.headers), body)
+                status, content, *more = outer.answer(self.command, self.path, dict(self.headers), body)
                 self.send_response(status)
+                for name, value in more[0].items() if more else ():
+                    self.send_header(name, value)
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
                 self.wfile.write(content)
@@ -137,7 +139,7 @@ class FakeGateway(Server):
 
     def _system(self, method: str, path: str, query: Mapping[str, list[str]], body: bytes) -> Answer:
         if path == "/system/functions":
-            return self._functions(method, body)
+            return self._functions(method, query.get("namespace", [""])[0], body)
         if match := re.fullmatch(r"/system/function/([^/]+)", path):
             return self._status(match[1])
         if path == "/system/secrets" and method == "GET":
@@ -147,9 +149,10 @@ class FakeGateway(Server):
             return 200, b"".join(json.dumps({"text": line}).encode() + b"\n" for line in lines)
         return 404, b"404 page not found\n"
 
-    def _functions(self, method: str, body: bytes) -> Answer:
+    def _functions(self, method: str, namespace: str, body: bytes) -> Answer:
         if method == "GET":
-            return 200, json.dumps([self._view(name) for name in sorted(self.functions)]).encode()
+            there = [name for name, rows in self.functions.items() if rows.get("namespace", "") == namespace]
+            return 200, json.dumps([self._view(name) for name in sorted(there)]).encode()
         rows = json.loads(body)
         if method == "DELETE":
             name = rows["functionName"]

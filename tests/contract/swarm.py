@@ -149,7 +149,9 @@ class FakeSwarm:
 
         app.router.add_route("*", "/{path:.*}", handle)
         service.server = TestServer(app)
-        await service.server.start_server(shutdown_timeout=0.1)  # then its calls break off
+        await service.server.start_server(
+            shutdown_timeout=0.1, auto_decompress=False
+        )  # then its calls break off
 
     async def _stop(self, service: Service) -> None:
         if service.server:

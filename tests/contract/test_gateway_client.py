@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -117,3 +119,22 @@ def test_a_call_is_queued_by_a_gateway_that_has_a_queue() -> None:
     replayed(lambda gateway: gateway.queue("hello", b"{}", {}, 5), "C4-async-unknown-fn")
     with pytest.raises(Misconfigured, match="queue-worker"):
         replayed(lambda gateway: gateway.queue("hello", b"{}", {}, 5), "22-async-no-nats")
+
+
+def test_a_log_that_breaks_off_is_unavailable() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(10_000)
+                connection.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{"text": "one"}\n')
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        lines = Gateway(f"http://127.0.0.1:{server.getsockname()[1]}").logs(
+            "f", "2026-01-01T00:00:00Z", follow=False, read_seconds=5
+        )
+        with pytest.raises(Unavailable, match="the log of f broke off"):
+            list(lines)
+        thread.join()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gzip
 import json
+import os
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -21,7 +23,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from persistqueue import SQLiteAckQueue
 from yarl import URL
 
-from local.gateway.app import Gateway
+from local.gateway.app import SERVER, Gateway
 from local.gateway.deployment import parse
 from local.gateway.errors import GatewayError
 from local.gateway.settings import Settings
@@ -55,7 +57,9 @@ def settings(tmp_path: Path, secret_folder: Path) -> Settings:
 @asynccontextmanager
 async def serving(settings: Settings, swarm: FakeSwarm) -> AsyncIterator[Client]:
     app = Gateway(settings, swarm, Resolver(swarm)).app()  # type: ignore[arg-type]
-    async with TestClient(TestServer(app, handler_cancellation=True), headers=AUTH) as client:
+    server = TestServer(app)  # which has handler_cancellation on
+    await server.start_server(auto_decompress=SERVER["auto_decompress"])
+    async with TestClient(server, headers=AUTH) as client:
         yield client
 
 
@@ -813,13 +817,15 @@ def test_the_queue_is_bounded_in_length_and_size(settings: Settings) -> None:
     run(replace(settings, queue_limit=3, queue_backoff=Seconds(60), queue_backoff_limit=Seconds(60)), test)
 
 
-def test_the_queue_is_bounded_over_all_names(settings: Settings) -> None:
+def test_calls_of_what_is_not_there_are_bounded_together(settings: Settings) -> None:
     async def test(client: Client, swarm: FakeSwarm) -> None:
+        await deployed(client)
         codes = [(await client.post(f"/async-function/hello-{number}")).status for number in range(7)]
         assert codes == [202] * 5 + [429] * 2
+        assert (await client.post("/async-function/hello")).status == 202, "they crowd out no one's"
 
     long = replace(settings, queue_backoff=Seconds(60), queue_backoff_limit=Seconds(60))
-    run(replace(long, queue_limit=3, queue_total_limit=5), test)
+    run(replace(long, queue_limit=3, queue_unknown_limit=5), test)
 
 
 @pytest.mark.parametrize("name", ["Hello", "a_b", "a%2Fb", "-a", "a" * 64])
@@ -827,5 +833,74 @@ def test_what_no_function_can_be_named_is_not_queued(name: str, settings: Settin
     async def test(client: Client, swarm: FakeSwarm) -> None:
         answer = await client.post(URL(f"/async-function/{name}", encoded=True), data=b"x")
         assert (answer.status, await answer.text()) == (404, "404 page not found\n")
+
+    run(settings, test)
+
+
+def test_a_compressed_body_goes_through_as_it_came(settings: Settings) -> None:
+    packed = gzip.compress(b"print('hello')" * 20_000)
+
+    async def echo(request: web.Request) -> web.Response:
+        return web.Response(body=await request.read(), headers={"Got": request.headers["Content-Encoding"]})
+
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        swarm.behaviours[V1] = Behaviour(answer=echo)
+        await deployed(client)
+        for body in (packed, b"no gzip at all", os.urandom(200_000)):
+            headers = {"Content-Encoding": "gzip"}
+            async with client.post("/function/hello", data=body, headers=headers) as answer:
+                assert (answer.status, answer.headers["Got"], await answer.read()) == (200, "gzip", body)
+
+    run(settings, test)
+
+
+@pytest.mark.parametrize("length", [1_000, 10_000_000])
+def test_a_caller_that_sends_nothing_more_is_given_up(length: int, settings: Settings) -> None:
+    async def read(request: web.Request) -> web.Response:
+        return web.Response(body=await request.read())
+
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        swarm.behaviours[V1] = Behaviour(answer=read)
+        await deployed(client)
+        assert client.server.port
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.server.port)
+        writer.write(b"POST /function/hello HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\nx" % length)
+        status = await asyncio.wait_for(reader.readline(), 5)
+        assert status.split()[1] == b"408"
+        writer.close()
+
+    run(replace(settings, body_patience=Seconds(0.3)), test)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/system/functions?namespace=kube-system", None),
+        ("GET", "/system/function/hello?namespace=staging", None),
+        ("POST", "/system/functions", {**spec(), "limits": {"memory": "1"}}),
+        ("POST", "/system/functions", {**spec(), "limits": {"memory": "999999999999g"}}),
+        ("POST", "/system/functions", {**spec(), "image": "a/" * 200 + "b"}),
+        ("POST", "/system/secrets", {"name": "empty", "value": ""}),
+        ("POST", "/system/secrets", {"name": "large", "value": "x" * 600_000}),
+    ],
+)
+def test_what_swarm_does_not_take_is_400(method: str, path: str, body: Any, settings: Settings) -> None:
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        async with client.request(method, path, json=body) as answer:
+            assert answer.status == 400, await answer.text()
+
+    run(settings, test)
+
+
+def test_odd_numbers_and_ids_are_not_taken_for_what_they_are_not(settings: Settings) -> None:
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        odd = {"com.openfaas.scale.min": "²"}
+        await deployed(client, labels=odd)
+        assert client.server.port
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.server.port)
+        writer.write(b"POST /async-function/hello HTTP/1.1\r\nHost: h\r\nX-Call-Id: \xff\xfe\r\n")
+        writer.write(b"Content-Length: 0\r\n\r\n")
+        assert (await reader.readline()).split()[1] == b"202"
+        writer.close()
 
     run(settings, test)

@@ -458,7 +458,8 @@ def test_an_image_is_looked_up_by_a_signed_query(
                     url = URL(str(client.make_url("/"))[:-1] + target, encoded=True)
                     answer = await client.session.get(url, headers=headers)
                     assert answer.status == status, await answer.text()
-                for target in (f"/image?image=a/b&tag=c&at={now - 1000}", "/image?image=a/b&tag=c"):
+                olds = (f"at={now - 1000}", "at=", "at=%C2%B2", f"at={'9' * 5000}", "")
+                for target in (f"/image?image=a/b&tag=c&{old}" for old in olds):
                     headers = {"X-Build-Signature": signature.sign(target.encode(), KEYS)}
                     assert (await client.get(target, headers=headers)).status == 401
                 assert (await client.get(f"/image?image=a/b&tag=c&at={now}")).status == 401

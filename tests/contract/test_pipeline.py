@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import git
+import msgspec
 import pytest
 
 import buildshiprun.handler
 import garbage_collect.handler
 import git_tar.handler
+from git_tar.github import Tokens
+from git_tar.mirrors import Mirrors
 from git_tar.sdk import messages, records
-from git_tar.sdk.messages import Push
+from git_tar.sdk.messages import Installation, Push
 from git_tar.sdk.records import Record
 from git_tar.sdk.secrets import Keys
+from git_tar.template_cache import TemplateCache
 from tests.conftest import ROOT
 from tests.repositories import MASTER, Origin
 from tests.unit.test_messages import PUSH
 
-from .fakes import Event, FakeBuilder, FakeGateway
+from .fakes import Event, FakeBuilder, FakeGateway, running
+from .github import APP, INSTALLATION, TOKEN, FakeGitHub
 
 KEYS = Keys("payload-secret", (b"payload",))
 HANDLER = "def handle(event, context):\n    return 'hello'\n"
@@ -70,6 +77,9 @@ def cloud(
     work = tmp_path / "work-folders"
     work.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(work))
+    mirrors = Mirrors(tmp_path / "mirrors")
+    monkeypatch.setattr(git_tar.handler, "MIRRORS", mirrors)
+    monkeypatch.setattr(git_tar.handler, "TEMPLATES", TemplateCache(tmp_path / "templates", mirrors))
     yield Cloud(Origin(tmp_path), gateway, builder)
     assert not list(work.iterdir()), "a work folder is removed whatever happens"
 
@@ -201,6 +211,26 @@ def test_a_version_that_does_not_start_is_rolled_back(
     assert "exit status 1" in deploy.error
 
 
+def test_a_version_is_put_back_also_when_its_log_cannot_be_read(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = cloud.origin.commit(files("one"))
+    cloud.push(first)
+    good = cloud.live["alice-one"]
+    second = cloud.origin.commit({"one/handler.py": "raise SystemExit\n"})
+
+    def crash(method: str, path: str, body: bytes) -> tuple[int, bytes] | None:
+        for rows in cloud.gateway.functions.values():
+            if second in rows["image"]:
+                cloud.gateway.failures[rows["image"]] = "exit status 1"
+        return (500, b"broken") if path == "/system/logs" else None
+
+    cloud.gateway.overrides.append(crash)
+    status, answer = cloud.push(second)
+    assert (status, cloud.live["alice-one"]) == (422, good)
+    assert "exit status 1" in str(answer)
+
+
 def test_a_version_that_never_gets_ready_fails_within_the_timeout(
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,7 +258,9 @@ def test_a_deploy_that_was_answered_502_but_applied_counts_once(cloud: Cloud) ->
     assert len(cloud.gateway.made("POST", "/system/functions")) == 1
 
 
-def test_a_version_deployed_by_somebody_else_meanwhile_wins(cloud: Cloud) -> None:
+def test_a_version_deployed_by_somebody_else_meanwhile_is_looked_at_again(
+    cloud: Cloud, capsys: pytest.CaptureFixture[str]
+) -> None:
     sha = cloud.origin.commit(files("one"))
 
     def overtake(method: str, path: str, body: bytes) -> None:
@@ -238,8 +270,8 @@ def test_a_version_deployed_by_somebody_else_meanwhile_wins(cloud: Cloud) -> Non
 
     cloud.gateway.overrides.append(overtake)
     status, answer = cloud.push(sha)
-    assert status == 422
-    assert "another version was deployed at the same time" in str(answer)
+    assert (status, answer["results"][0]["outcome"]) == (200, "unchanged"), "it is what the head wants"
+    assert next(record.outcome for record in stages(capsys) if record.stage == "deploy") == "superseded"
 
 
 def test_another_owners_function_is_not_touched(cloud: Cloud) -> None:
@@ -266,7 +298,7 @@ def test_a_secret_that_is_not_there_is_noticed_before_the_deploy(cloud: Cloud) -
     sha = cloud.origin.commit({**files("one"), "stack.yml": json.dumps(text)})
     status, answer = cloud.push(sha)
     assert status == 422
-    assert "no such secret: gh-3-db" in str(answer)
+    assert "alice has no such secret: db (in the cluster: gh-3-db)" in str(answer)
     assert not cloud.gateway.made("PUT", "/system/functions")
     cloud.gateway.secrets.add("gh-3-db")
     assert cloud.push(sha)[0] == 200
@@ -397,3 +429,207 @@ def test_an_old_message_is_not_acted_on(cloud: Cloud) -> None:
     answer = garbage_collect.handler.handle(Event(body, messages.headers(body, KEYS)), None)
     assert answer["statusCode"] == 401
     assert "too old" in answer["body"]
+
+
+@pytest.fixture
+def github(
+    cloud: Cloud, secret_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[FakeGitHub]:
+    """A private repository on a GitHub that knows the cloud as its App."""
+    fake = FakeGitHub(cloud.origin)
+    fake.write_key(secret_folder)
+    monkeypatch.setenv("github_app_id", APP)
+    monkeypatch.setenv("github_api_url", fake.url)
+    monkeypatch.setenv("allowed_git_hosts", fake.url)
+    monkeypatch.setattr(git_tar.handler, "TOKENS", Tokens())
+    with running(fake):
+        yield fake
+
+
+def test_a_private_repository_is_read_with_a_token_that_shows_nowhere(
+    cloud: Cloud,
+    github: FakeGitHub,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Flaw 2: a clone token was logged, stayed in .git/config, and was copied into the image."""
+    commands: list[str] = []
+    execute = git.Git.execute
+
+    def watched(self: git.Git, command: Any, *arguments: Any, **named: Any) -> Any:
+        commands.extend(command)
+        return execute(self, command, *arguments, **named)
+
+    monkeypatch.setattr(git.Git, "execute", watched)
+    root = {**files("one"), "stack.yml": stack("one").replace("./one", ".")}
+    sha = cloud.origin.commit(root)
+    status, answer = cloud.push(sha, installation=Installation(INSTALLATION))
+    assert (status, answer["outcome"]) == (200, "ok")
+    shown = capfd.readouterr()
+    kept = b"".join(path.read_bytes() for path in (tmp_path / "mirrors").rglob("*") if path.is_file())
+    contexts = repr(cloud.builder.contexts)
+    for place in (
+        shown.out,
+        shown.err,
+        json.dumps(answer),
+        " ".join(commands),
+        contexts,
+        kept.decode("latin-1"),
+    ):
+        assert TOKEN not in place
+    assert "one/handler.py" in contexts
+
+
+def test_without_credentials_a_private_repository_fails_clearly(
+    cloud: Cloud, github: FakeGitHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("github_app_id", "")
+    repository = {**vars(PUSH.repository), "clone_url": github.clone_url}
+    sha = cloud.origin.commit(files("one"))
+    status, answer = cloud.push(sha, repository=type(PUSH.repository)(**repository))
+    assert (status, answer["error"]["code"]) == (422, "failed")
+    assert "there is no such repository, or it is private" in answer["error"]["message"]
+
+
+def test_a_server_that_sends_elsewhere_is_not_followed(
+    cloud: Cloud, github: FakeGitHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("github_app_id", "")
+    elsewhere = {"Location": f"{github.url}/mallory/decoy.git/info/refs?service=git-upload-pack"}
+    monkeypatch.setattr(github, "answer", lambda *_: (301, b"", elsewhere))
+    repository = {**vars(PUSH.repository), "clone_url": github.clone_url}
+    status, answer = cloud.push("a" * 40, repository=type(PUSH.repository)(**repository))
+    assert (status, "has moved: push again" in answer["error"]["message"]) == (422, True)
+    assert not github.made("GET", "/mallory")
+
+
+def test_a_repository_is_found_by_its_id_wherever_it_is_now(cloud: Cloud, github: FakeGitHub) -> None:
+    github.full_name, github.owner_id = "bob/moved", 9
+    status, answer = cloud.push(cloud.origin.commit(files("one")), installation=Installation(INSTALLATION))
+    assert (status, answer["outcome"]) == (200, "ok")
+    assert set(cloud.live) == {"bob-one"}
+    labels = cloud.gateway.functions["bob-one"]["labels"]
+    assert labels["com.openfaas.cloud.git-owner-id"] == "9"
+
+
+def test_a_name_that_somebody_else_registered_leads_nowhere(cloud: Cloud, github: FakeGitHub) -> None:
+    """The event's URL is not used where the App can ask for the repository by its id."""
+    decoy = {**vars(PUSH.repository), "clone_url": f"{github.url}/mallory/decoy.git"}
+    sha = cloud.origin.commit(files("one"))
+    changes = {"repository": type(PUSH.repository)(**decoy), "installation": Installation(INSTALLATION)}
+    assert cloud.push(sha, **changes)[0] == 200
+    assert not github.made("GET", "/mallory")
+
+
+def test_submodules_and_lfs_are_told_of(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 5\n"
+    cloud.origin.git("update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},vendor/lib")
+    (cloud.origin.work / "vendor" / "lib").mkdir(parents=True)
+    extra = {".gitattributes": "*.bin filter=lfs\n", "one/model.bin": pointer, ".gitmodules": ""}
+    assert cloud.push(cloud.origin.commit({**files("one"), **extra}))[0] == 200
+    [fetched] = [record for record in stages(capsys) if record.stage == "fetch"]
+    assert fetched.log == [
+        "submodules are not fetched here: vendor/lib",
+        "Git LFS is not fetched here, only pointers: one/model.bin",
+    ]
+
+
+def test_a_stack_file_of_any_size_is_refused_unread(cloud: Cloud) -> None:
+    """Zeros pack well: half a GiB of them is a small push."""
+    text = stack("one") + "\n" + " " * 300_000
+    status, answer = cloud.push(cloud.origin.commit({**files("one"), "stack.yml": text}))
+    assert status == 422
+    assert "262144 are allowed" in str(answer)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "/etc/passwd", "../env.yml", "link", "loop", "one", ""])
+def test_an_environment_file_that_is_none_fails_its_function(name: str, cloud: Cloud) -> None:
+    text = json.loads(stack("one", "two"))
+    text["functions"]["one"]["environment_file"] = [name]
+    (cloud.origin.work / "link").symlink_to("/etc/passwd")
+    (cloud.origin.work / "loop").symlink_to("loop")
+    status, answer = cloud.push(cloud.origin.commit({**files("one", "two"), "stack.yml": json.dumps(text)}))
+    assert (status, set(cloud.live)) == (422, {"alice-two"})
+    assert "one: environment_file" in str(answer)
+
+
+def test_a_file_name_that_is_not_utf_8_fails_its_function(cloud: Cloud) -> None:
+    cloud.origin.write(files("one", "two"))
+    (cloud.origin.work / "one" / os.fsdecode(b"caf\xe9.txt")).write_text("x")
+    status, answer = cloud.push(cloud.origin.commit({}))
+    assert (status, set(cloud.live)) == (422, {"alice-two"})
+    assert "the names of files must be UTF-8" in str(answer)
+
+
+def test_names_of_variables_in_an_environment_file_are_checked(cloud: Cloud) -> None:
+    text = json.loads(stack("one"))
+    text["functions"]["one"]["environment_file"] = ["env.yml"]
+    extra = {"stack.yml": json.dumps(text), "env.yml": "environment:\n  A=B: x\n"}
+    status, answer = cloud.push(cloud.origin.commit({**files("one"), **extra}))
+    assert status == 422
+    assert "'A=B' is no name of a variable" in str(answer)
+
+
+def test_an_author_cannot_write_a_stage_record(cloud: Cloud, capfd: pytest.CaptureFixture[str]) -> None:
+    forged = records.Record(
+        "2026-01-01T00:00:00+00:00", "d-1", "bob", "shop", "a" * 40, "", "push", "failed", 0, error="forged"
+    )
+    key = f"x\n{msgspec.json.encode(forged).decode()}\n"
+    text = json.dumps({"provider": {"name": "openfaas"}, "functions": {key: []}})
+    assert cloud.push(cloud.origin.commit({"stack.yml": text}))[0] == 422
+    shown = capfd.readouterr()
+    found = [records.parse(line) for line in (shown.out + shown.err).splitlines()]
+    assert "forged" in shown.err
+    assert {record.owner for record in found if record} == {"alice"}
+
+
+def test_a_push_that_only_waits_for_its_turn_is_not_given_up(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("push_patience", "0s")
+    monkeypatch.setattr(git_tar.pipeline, "PATIENCE_SECONDS", 0.1)
+    sha = cloud.origin.commit(files("one"))
+    with buildshiprun.handler.SLOTS.taken(3, "alice-one"):
+        for _ in range(2):
+            status, answer = cloud.push(sha)
+            assert (status, answer["error"]["code"]) == (503, "busy")
+    assert cloud.push(sha)[0] == 200
+
+
+def test_a_push_that_takes_long_goes_on_later(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("push_timeout", "0s")
+    sha = cloud.origin.commit(files("one"))
+    assert cloud.push(sha)[1]["error"]["code"] == "busy"
+    monkeypatch.setenv("push_timeout", "10m")
+    assert cloud.push(sha)[0] == 200
+
+
+def test_a_push_that_is_overtaken_ships_no_more_of_it(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(git_tar.pipeline, "WATCH_SECONDS", -1)
+    monkeypatch.setenv("parallel_functions", "1")
+    first = cloud.origin.commit(files("one", "two"))
+    newer: list[str] = []
+
+    def overtake(method: str, path: str, body: bytes) -> None:
+        if not newer and path == "/system/function/alice-one":
+            newer.append(cloud.origin.commit({"two/handler.py": HANDLER + "# newer"}))
+
+    cloud.gateway.overrides.append(overtake)
+    status, answer = cloud.push(first)
+    assert (status, answer["sha"]) == (200, newer[0])
+    assert f":{newer[0]}@" in cloud.live["alice-two"]
+    assert len([1 for context in cloud.builder.contexts if context]) == 2, "two was built once"
+
+
+def test_a_namespace_that_is_allowed_is_deployed_to(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = json.loads(stack("one"))
+    text["functions"]["one"]["namespace"] = "staging"
+    sha = cloud.origin.commit({**files("one"), "stack.yml": json.dumps(text)})
+    assert "namespace 'staging' is not allowed" in str(cloud.push(sha)[1])
+    monkeypatch.setenv("allowed_namespaces", "staging")
+    status, answer = cloud.push(sha)
+    assert (status, answer["results"][0]["name"]) == (200, "one.staging")
+    assert answer["results"][0]["url"].endswith("/function/alice-one.staging")
+    assert cloud.gateway.functions["alice-one"]["namespace"] == "staging"
+    assert cloud.gateway.made("GET", "/system/functions?namespace=staging")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import socket
 import subprocess
-import warnings
 from pathlib import Path
 
 import docker
@@ -19,12 +17,7 @@ LABELS = ("openfaas-cloud.local", "com.openfaas.function", "com.openfaas.cloud.b
 
 @pytest.fixture(scope="module")
 def client() -> docker.DockerClient | None:
-    with warnings.catch_warnings():
-        # docker-py leaves its socket open where no engine answers.
-        warnings.simplefilter("ignore", ResourceWarning)
-        found = engine.connect()
-        gc.collect()
-    return found
+    return engine.connect()
 
 
 def test_no_state_is_left() -> None:

@@ -143,7 +143,7 @@ def test_work_folders_and_logs_do_not_pile_up(cloud: Cloud) -> None:
             assert log["Config"].get("max-size"), container.name
     for container in cloud.engine.containers.list(filters={"label": "com.openfaas.function=git-tar"}):
         found = execute(container, "sh", "-c", "ls -d /tmp/git-tar-* 2> /dev/null").split()
-        assert set(found) <= {"/tmp/git-tar-templates"}
+        assert set(found) <= {"/tmp/git-tar-mirrors", "/tmp/git-tar-templates"}
 
 
 def test_a_port_that_is_taken_is_named_with_what_helps(cloud: Cloud) -> None:

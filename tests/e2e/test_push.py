@@ -237,7 +237,7 @@ def test_an_authors_secret_reaches_the_function_and_a_missing_one_is_named(
     )
     code, told = repo.push()
     assert code != 0
-    assert "no such secret: local-" in told
+    assert f"{owner} has no such secret: db (in the cluster: local-" in told
     for value in ("one", "two"):
         done = cloud.cli("secret", "set", owner, "db", stdin=value)
         assert done.returncode == 0, done.stderr

@@ -196,12 +196,21 @@ def test_the_same_ids_of_another_scm_are_another_repository() -> None:
         deployment.check_owner(deployed(), replace(SHIPMENT, scm="gitlab"))
 
 
+def test_no_more_is_requested_than_is_allowed() -> None:
+    """Kubernetes refuses a request above its limit."""
+    small = replace(SHIPMENT, function=replace(FUNCTION, limits=Resources("", "50m")))
+    assert (spec_of(small)["limits"]["cpu"], spec_of(small)["requests"]["cpu"]) == ("50m", "50m")
+
+
 def test_a_ready_version_can_be_put_back_whole() -> None:
     previous = deployment.last_ready(deployed())
     assert previous == {**spec_of(), "image": "r/x@sha256:1"}
     failing = deployment.complete(spec_of(), "r/x@sha256:2", "nonce-2", previous)
-    broken = deployed(annotations=failing["annotations"], available_replicas=0)
-    assert deployment.last_ready(broken) == previous
+    for change in ({"replicas": 1, "available_replicas": 0}, {"replicas": 1, "failure": "exit status 1"}):
+        broken = deployed(annotations=failing["annotations"], **change)
+        assert deployment.last_ready(broken) == previous
+    asleep = deployed(annotations=failing["annotations"], replicas=0, available_replicas=0)
+    assert (deployment.last_ready(asleep) or {})["image"] == "r/x@sha256:2", "scaled to zero is not broken"
 
 
 def test_what_is_too_large_for_an_annotation_is_left_out() -> None:

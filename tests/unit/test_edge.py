@@ -7,7 +7,7 @@ import pytest
 
 from sdk import errors
 from sdk.edge import Answer, Event, answer, function
-from sdk.errors import CloudError, Unavailable
+from sdk.errors import CloudError, Refused, Unavailable
 from tests.contract.fakes import Event as Call
 
 
@@ -73,3 +73,8 @@ def test_a_neighbours_answer_becomes_an_error_that_keeps_its_message(status: int
     if b"why" in body:
         assert error.message.startswith("why")
         assert error.details == {"log": ["l"]} or status == 401
+
+
+def test_an_error_is_one_line_of_the_log_whatever_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    handler_that(Refused('x\n{"a": "line of its own"}\n\u2028y'))(Call(), None)
+    assert len(capsys.readouterr().err.splitlines()) == 1

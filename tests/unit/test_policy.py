@@ -38,6 +38,32 @@ def test_what_only_concerns_a_cluster_is_left_out() -> None:
     assert policy.apply(function, SETTINGS) == replace(FUNCTION, labels={"a": "b"})
 
 
+def test_the_operator_chooses_what_is_allowed() -> None:
+    settings = replace(
+        SETTINGS,
+        allowed_build_args=("GO*",),
+        allowed_labels=("team", "app.*"),
+        allowed_annotations=("prometheus.io/*", "com.openfaas.*"),
+        allowed_namespaces=("staging",),
+    )
+    function = replace(
+        FUNCTION,
+        namespace="staging",
+        build_args={"GO111MODULE": "on"},
+        labels={"team": "blue", "app.tier": "1", "other": "x"},
+        annotations={"prometheus.io/scrape": "true", "topic": "t", "com.openfaas.cloud.nonce": "x"},
+    )
+    assert policy.apply(function, settings) == replace(
+        function,
+        labels={"team": "blue", "app.tier": "1"},
+        annotations={"prometheus.io/scrape": "true"},
+    )
+    with pytest.raises(Refused, match="build arg PIP is not yours to set"):
+        policy.apply(replace(FUNCTION, build_args={"PIP": "x"}), settings)
+    with pytest.raises(Refused, match="namespace 'kube-system' is not allowed here; allowed: staging"):
+        policy.apply(replace(FUNCTION, namespace="kube-system"), settings)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -52,6 +78,18 @@ def test_what_only_concerns_a_cluster_is_left_out() -> None:
         ({"build_args": {"SOURCE_DATE_EPOCH": "1"}}, "SOURCE_DATE_EPOCH"),
         ({"build_args": {"python_image": "evil"}}, "python_image"),
         ({"build_args": {"--push": "x"}}, "--push"),
+        ({"build_args": {"A": "x\0"}}, "build_args A"),
+        ({"build_args": {"A": "x" * 70_000}}, "build_args A"),
+        ({"environment": {"A": "x\0"}}, "environment A"),
+        ({"fprocess": "a\0b"}, "fprocess"),
+        ({"annotations": {"com.openfaas.health.http.path": "@registry:5000/v2/"}}, "not a path"),
+        ({"annotations": {"com.openfaas.health.http.path": "//registry:5000/ x"}}, "not a path"),
+        ({"limits": Resources("32Mi"), "requests": Resources("64Mi")}, "requests.memory is more"),
+        (
+            {"limits": Resources("", "50m"), "requests": Resources("", "0.1")},
+            "requests.cpu is more than limits",
+        ),
+        ({"limits": Resources("1")}, "limits.memory '1': from 4Mi to 128Mi"),
         ({"environment": {"A=B": "x"}}, "A=B"),
         ({"secrets": ("../payload-secret",)}, "payload-secret"),
         ({"labels": {"a b": "c"}}, "a b"),

@@ -114,3 +114,12 @@ def test_only_a_failure_fails_a_push() -> None:
     for outcome in ("ok", "superseded", "skipped"):
         assert verdict(record("push", outcome)) == ""
     assert not record("push", "retry").terminal
+
+
+def test_a_record_stays_short_also_with_text_that_json_makes_long(capsys: pytest.CaptureFixture[str]) -> None:
+    """The engine's log driver splits lines of over 16 KiB, and a split record is lost."""
+    told = Stage("failed", ["\x1b" * 500 for _ in range(100)])
+    records.emit("build", SUBJECT, "f", told, 1, "\x1b" * 5_000)
+    line = capsys.readouterr().out
+    assert len(line.encode()) < 16 * 1024
+    assert records.parse(line)

@@ -13,13 +13,11 @@ from sdk.errors import Malformed
 from sdk.stack import Function, Resources
 from tests.conftest import DATA
 
+from .differences import STACK
+
 ROWS = json.loads((DATA / "faas-cli" / "stack-parse.json").read_text())["rows"]
 PARSED = [row for row in ROWS if row["in"]["op"] == "parse" and not {"regex", "filter"} & set(row["in"])]
 
-# Where we differ from faas-cli on purpose.
-DIFFERENCES = {
-    "provider-name:faas": "the first OpenFaaS Cloud's repositories say faas: both are accepted",
-}
 GO_NAMES = {
     "Language": "lang",
     "FProcess": "fprocess",
@@ -60,7 +58,7 @@ def test_every_recorded_row_is_read_as_faas_cli_reads_it(row: dict[str, Any]) ->
     except Malformed:
         assert "error" in row["out"]
         return
-    if row["name"] in DIFFERENCES:
+    if row["name"] in STACK:
         return
     services = row["out"]["services"]
     assert {function.name: as_recorded(function) for function in found.functions} == {
@@ -93,8 +91,8 @@ functions:
         stack.parse(text)
     lines = raised.value.message.splitlines()
     assert [line.split(":")[0] for line in lines] == [
-        "provider.name",
-        "version",
+        "line 1",
+        "line 3",
         "line 6",
         "line 7",
         "line 8",
@@ -102,6 +100,12 @@ functions:
         "line 11",
     ]
     assert "functions.one.image: a text is expected, not a list" in raised.value.message
+
+
+def test_half_a_surrogate_pair_is_no_text() -> None:
+    for text in ('environment: {A: "\\ud800"}', 'environment: {"\\ud800": A}', 'handler: "\\udfff"'):
+        with pytest.raises(Malformed, match="half of a surrogate pair"):
+            stack.parse(f"provider: {{name: openfaas}}\nfunctions: {{f: {{{text}}}}}")
 
 
 def test_the_platforms_own_variables_are_not_seen(monkeypatch: pytest.MonkeyPatch) -> None:

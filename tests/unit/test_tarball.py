@@ -188,3 +188,17 @@ def test_the_body_is_verified_as_it_arrives_and_limited(tmp_path: Path) -> None:
             asyncio.run(receive(f"b{header}".replace("/", ""), header))
     with pytest.raises(TooLarge):
         asyncio.run(receive("c", good, limit=4))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"image": "r/a\0b:1"},
+        {"image": "r/a:1", "buildArgs": {"A": "x\0"}},
+        {"image": "r/a:1", "buildArgs": {"A\0": "x"}},
+        {"image": "r/a:1", "buildArgs": {"A": "x" * 70_000}},
+    ],
+)
+def test_what_no_program_can_be_started_with_is_malformed(config: dict[str, object], tmp_path: Path) -> None:
+    with pytest.raises(Malformed, match="a NUL, or of more than 65536 bytes"):
+        unpacked(made(DOCKERFILE, config=json.dumps(config).encode()), tmp_path)

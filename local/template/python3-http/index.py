@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 from flask import Flask, jsonify, request
 from function import handler
@@ -61,8 +62,25 @@ def answer(returned):
     return body, returned.get("statusCode", 200), returned.get("headers", {})
 
 
+def body_limit():
+    """A body is in memory as a whole: each thread may take its part of the container's, more is 413."""
+    try:
+        return int(Path("/sys/fs/cgroup/memory.max").read_text()) // THREADS
+    except (OSError, ValueError):
+        return 1024**3
+
+
 def main():
-    server = create_server(app, host="0.0.0.0", port=8080, threads=THREADS, ident=None)
+    server = create_server(
+        app,
+        host="0.0.0.0",
+        port=8080,
+        threads=THREADS,
+        ident=None,
+        connection_limit=1000,
+        asyncore_use_poll=True,
+        max_request_body_size=body_limit(),
+    )
 
     def drain():
         deadline = time.monotonic() + DRAIN_SECONDS

@@ -1,0 +1,3 @@
+#!/bin/sh
+. ./function/words.sh
+say script

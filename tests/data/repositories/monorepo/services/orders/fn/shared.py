@@ -1,0 +1,1 @@
+../../../libs/common/__init__.py
