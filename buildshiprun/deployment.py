@@ -21,7 +21,7 @@ from .sdk.settings import Settings
 
 Spec = dict[str, Any]
 
-PREFIX = "com.openfaas.cloud."
+PREFIX = naming.CLOUD
 DIGEST = PREFIX + "digest"
 CONFIG = PREFIX + "config"
 NONCE = PREFIX + "nonce"

@@ -9,7 +9,7 @@ from .sdk.errors import Refused
 from .sdk.gateway import Status
 from .sdk.messages import Collect
 
-PREFIX = "com.openfaas.cloud."
+PREFIX = naming.CLOUD
 
 
 def stale(functions: Iterable[Status], request: Collect, namespace: str = "") -> list[str]:

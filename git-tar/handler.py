@@ -56,7 +56,9 @@ def handle(event: Event, context: Any) -> Answer:
 
 
 def given_up(error: Exception, seconds: float, settings: Settings) -> Exception:
-    """What may work later is tried again by the queue, but not when it has failed for so long."""
-    if isinstance(error, (Unavailable, Upstream)) and seconds > settings.push_patience:
+    """What may work later is `Unavailable`, for the queue to try again, until it has failed for too long."""
+    if not isinstance(error, (Unavailable, Upstream)):
+        return error
+    if seconds > settings.push_patience:
         return Failed(f"given up after {seconds:.0f} s: {error.message}")
-    return error
+    return error if isinstance(error, Unavailable) else Unavailable(error.message)

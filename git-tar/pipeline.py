@@ -203,8 +203,8 @@ def some(names: Iterable[str], most: int = 5) -> str:
 
 def read_stack(folder: Path, functions_limit: int) -> Stack:
     """The stack file at the top of the tree; `Failed` tells the author what to mend."""
-    file = next((folder / name for name in stack.FILE_NAMES if (folder / name).is_file()), None)
-    if not file or file.is_symlink():
+    file = stack.find(folder)
+    if not file:
         raise Failed("there is no stack.yml at the top of the repository: nothing changes")
     if file.stat().st_size > stack.SIZE_LIMIT:
         raise TooLarge(f"{file.name} has {file.stat().st_size} bytes, {stack.SIZE_LIMIT} are allowed")

@@ -81,7 +81,7 @@ def _make(source: Path, folder: Path, url: str) -> None:
 
 def shrinkwrap(folder: Path, out: Path, source: Path | None) -> list[str]:
     """Write each function's build context to `out`; returns what failed, a line for each."""
-    file = next((folder / name for name in stack.FILE_NAMES if (folder / name).is_file()), None)
+    file = stack.find(folder)
     if not file:
         return [f"there is no stack.yml in {folder}"]
     try:

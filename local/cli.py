@@ -14,7 +14,7 @@ import docker
 from rich.console import Console
 from rich.table import Table
 
-from sdk import __version__, secrets, signature, stack
+from sdk import __version__, naming, secrets, signature, stack
 from sdk.errors import CloudError, Malformed
 
 from . import author
@@ -72,7 +72,7 @@ def status() -> None:
     failures = []
     for function in state.gateway.list():
         labels = function.labels or {}
-        cloud = "com.openfaas.cloud.git-"
+        cloud = f"{naming.CLOUD}git-"
         repo = f"{labels.get(f'{cloud}owner', '')}/{labels.get(f'{cloud}repo', '')}".strip("/")
         replicas = f"{function.available_replicas:.0f}/{function.replicas:.0f}"
         told = "[red]failed[/]" if function.failure else replicas

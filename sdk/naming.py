@@ -6,6 +6,8 @@ import re
 
 from .errors import Refused
 
+# What the labels and annotations begin with that only the cloud sets.
+CLOUD = "com.openfaas.cloud."
 SERVICE = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 SCM_PREFIX = {"github": "gh", "gitlab": "gl", "local": "local"}
 

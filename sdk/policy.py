@@ -11,12 +11,12 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from .errors import Refused
+from .naming import CLOUD
 from .settings import Settings
 from .shrinkwrap import DOCKERFILE
 from .stack import Function, Resources
 
 HEALTH_PATH = "com.openfaas.health.http.path"
-_PLATFORM = "com.openfaas.cloud."
 _PLATFORM_LABELS = frozenset({"openfaas-cloud", "role", "faas_function", "app"})
 _PLATFORM_PREFIXES = ("com.openfaas.", "Git-")
 
@@ -48,7 +48,7 @@ def apply(function: Function, settings: Settings) -> Function:
         annotations={
             key: text
             for key, text in function.annotations.items()
-            if _matches(key, settings.allowed_annotations) and not key.startswith(_PLATFORM)
+            if _matches(key, settings.allowed_annotations) and not key.startswith(CLOUD)
         },
         labels={
             key: text
@@ -57,6 +57,11 @@ def apply(function: Function, settings: Settings) -> Function:
         },
         constraints=(),
     )
+
+
+def is_path(text: str) -> bool:
+    """Whether it is a path of a URL, and nothing that could lead to another host."""
+    return bool(_PATH.fullmatch(text))
 
 
 def memory_bytes(text: str) -> int | None:
@@ -107,7 +112,7 @@ def _problems(function: Function, settings: Settings) -> Iterator[str]:
             if "\0" in text or len(text.encode()) > _TEXT_BYTES:
                 yield f"{field} {name}: more than {_TEXT_BYTES} bytes, or a NUL: nothing can be run with that"
     path = function.annotations.get(HEALTH_PATH, "/")
-    if not _PATH.fullmatch(path):
+    if not is_path(path):
         yield f"annotation {HEALTH_PATH}: {path!r} is not a path such as /healthz"
     yield from _excess("limits", function.limits, settings)
     yield from _excess("requests", function.requests, settings)

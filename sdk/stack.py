@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -86,6 +87,12 @@ class Stack:
     provider: Provider = Provider()
     configuration: Configuration = Configuration()
     functions: tuple[Function, ...] = ()
+
+
+def find(folder: Path) -> Path | None:
+    """The stack file at the top of a tree; a link is none."""
+    files = (folder / name for name in FILE_NAMES)
+    return next((file for file in files if file.is_file() and not file.is_symlink()), None)
 
 
 def parse(data: bytes | str, environment: Mapping[str, str] | None = None) -> Stack:

@@ -17,7 +17,6 @@ from .errors import GatewayError
 
 T = TypeVar("T")
 
-HEALTH_PATH = "com.openfaas.health.http.path"
 HEALTH_DELAY = "com.openfaas.health.http.initialDelay"
 ROLE = "role"
 SYSTEM_ROLE = "openfaas-system"
@@ -32,7 +31,6 @@ _REFERENCE = re.compile(
 )
 _NAME_LENGTH = 255
 _MIB = 1024**2
-_PATH = re.compile(r"/\S*")
 _NUMBER = re.compile(r"[0-9]{1,4}")
 
 
@@ -69,7 +67,7 @@ class Deployment(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True
 
     @property
     def health_path(self) -> str:
-        return (self.annotations or {}).get(HEALTH_PATH, "")
+        return (self.annotations or {}).get(policy.HEALTH_PATH, "")
 
     def runs_like(self, other: Deployment) -> bool:
         """Whether both start the same containers: only labels or annotations differ.
@@ -94,8 +92,10 @@ def parse(body: bytes) -> Deployment:
         raise GatewayError(400, f"service: ({deployment.service}) is reserved")
     if deployment.namespace not in NAMESPACES:
         raise GatewayError(400, f"namespace {deployment.namespace} is not supported here")
-    if deployment.health_path and not _PATH.fullmatch(deployment.health_path):
-        raise GatewayError(400, f"{HEALTH_PATH}: {deployment.health_path!r} is no path, such as /_/ready")
+    if deployment.health_path and not policy.is_path(deployment.health_path):
+        raise GatewayError(
+            400, f"{policy.HEALTH_PATH}: {deployment.health_path!r} is no path, such as /_/ready"
+        )
     for what in (deployment.limits, deployment.requests):
         if what and what.memory and not 4 * _MIB <= (policy.memory_bytes(what.memory) or 0) <= _MIB**2:
             raise GatewayError(400, f"memory {what.memory!r} is no quantity from 4Mi to 1Ti, such as 128Mi")

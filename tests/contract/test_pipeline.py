@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -595,6 +596,25 @@ def test_a_push_that_only_waits_for_its_turn_is_not_given_up(
             status, answer = cloud.push(sha)
             assert (status, answer["error"]["code"]) == (503, "busy")
     assert cloud.push(sha)[0] == 200
+
+
+def test_what_could_not_be_collected_is_tried_again(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
+    cloud.push(cloud.origin.commit(files("one", "two")))
+    shutil.rmtree(cloud.origin.work / "two")
+    sha = cloud.origin.commit({"stack.yml": stack("one")})
+    refuse: list[bool] = [True]
+
+    def keep(method: str, path: str, body: bytes) -> tuple[int, bytes] | None:
+        return (500, b"no") if refuse and method == "DELETE" else None
+
+    cloud.gateway.overrides.append(keep)
+    capsys.readouterr()
+    status, answer = cloud.push(sha)
+    assert (status, answer["error"]["code"]) == (503, "unavailable")
+    last = stages(capsys)[-1]
+    assert (last.stage, last.outcome, last.terminal) == ("push", "retry", False)
+    refuse.clear()
+    assert cloud.push(sha)[1]["removed"] == ["alice-two"]
 
 
 def test_a_push_that_takes_long_goes_on_later(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
