@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python
 
-.PHONY: up down test check e2e fix fuzz stage
+.PHONY: up down test check e2e fix fuzz soak stage
 
 up: .venv/installed
 	@$(RUN) -m local up
@@ -29,6 +29,9 @@ fix: .venv/installed
 
 fuzz: .venv/installed
 	$(BIN)/pytest tests/unit --hypothesis-profile=fuzz --timeout=3600
+
+soak: .venv/installed
+	$(BIN)/pytest tests/soak -s
 
 stage:
 	@$(RUN) -m local.staging

@@ -6,27 +6,20 @@ https://github.com/openfaas/faas/blob/master/api-docs/spec.openapi.yml (Function
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import json
-import zlib
 from collections.abc import Mapping
-from typing import Any
 
 from .sdk import naming, policy
 from .sdk.errors import Refused
 from .sdk.gateway import Status
 from .sdk.messages import Shipment
 from .sdk.settings import Settings
-
-Spec = dict[str, Any]
+from .sdk.specs import LAST_READY, SPEC, Spec, canonical, pack, unpack
 
 PREFIX = naming.CLOUD
 DIGEST = PREFIX + "digest"
 CONFIG = PREFIX + "config"
 NONCE = PREFIX + "nonce"
-SPEC = PREFIX + "spec"
-LAST_READY = PREFIX + "last-ready"
 
 # faasd keeps annotations as containerd labels: key and value together at most 4,096 bytes.
 ANNOTATION_BYTES = 4_000
@@ -127,17 +120,6 @@ def last_ready(current: Status | None) -> Spec | None:
     return unpack(kept[name]) if name in kept else None
 
 
-def pack(spec: Spec) -> str:
-    return base64.b64encode(zlib.compress(_canonical(spec), 9)).decode()
-
-
-def unpack(text: str) -> Spec | None:
-    try:
-        return dict(json.loads(zlib.decompress(base64.b64decode(text))))
-    except (ValueError, TypeError, zlib.error):
-        return None
-
-
 def _labels(shipment: Shipment, settings: Settings, now: int) -> Mapping[str, str]:
     repository = shipment.repository
     service = naming.service_name(repository.owner.login, shipment.function.name)
@@ -179,8 +161,4 @@ def _config_digest(spec: Spec) -> str:
         part: {key: text for key, text in spec[part].items() if key not in _VOLATILE}
         for part in ("labels", "annotations")
     }
-    return hashlib.sha256(_canonical({**spec, **lasting})).hexdigest()
-
-
-def _canonical(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+    return hashlib.sha256(canonical({**spec, **lasting})).hexdigest()

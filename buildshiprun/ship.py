@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from . import deployment
-from .deployment import Spec
 from .sdk import naming, records
 from .sdk.builder import Builder
 from .sdk.errors import CloudError, Failed, Superseded, Unavailable
@@ -19,6 +18,7 @@ from .sdk.gateway import Gateway, Status
 from .sdk.messages import Shipment
 from .sdk.records import Stage, Subject
 from .sdk.settings import Settings
+from .sdk.specs import Spec
 
 POLL_SECONDS = 0.1
 PUT_TRIES = 3

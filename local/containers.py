@@ -15,12 +15,14 @@ from docker.models.containers import Container
 from . import images
 from .engine import FUNCTIONS_NETWORK, LABEL, SYSTEM_NETWORK
 from .errors import CommandError
-from .state import State
+from .state import BUILDER_SECRETS, State
 
 SOCKET = "/var/run/docker.sock"
 CONFIG = f"{LABEL}.config"
 _NETWORK_SECONDS = 15
 SECRETS_PATH = "/var/openfaas/secrets"
+# Where faas-cli and others may push, in the registry.
+CLIENTS = "ci"
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,8 @@ class Service:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
-def services(state: State, tags: Mapping[str, str]) -> tuple[Service, ...]:
-    """All of them, in the order in which they start."""
+def services(state: State, tags: Mapping[str, str], cgroup_parent: str) -> tuple[Service, ...]:
+    """All of them, in the order in which they start; `cgroup_parent` limits the build steps."""
     ports = state.ports
     return (
         Service(
@@ -54,15 +56,21 @@ def services(state: State, tags: Mapping[str, str]) -> tuple[Service, ...]:
             image=tags[images.REGISTRY.name],
             port=5000,
             published=ports.registry_port,
+            environment={"gateway_url": "http://gateway:8080", "retention": "delete", "keep": "20"},
             volumes={"openfaas-cloud-registry": "/var/lib/registry"},
+            secrets=("basic-auth-user", "basic-auth-password"),
         ),
         Service(
             alias="of-builder",
             image=tags[images.BUILDER.name],
             port=8080,
             published=ports.builder_port,
-            environment={"registry_api_url": "http://registry:5000"},
-            secrets=("builder-secret",),
+            environment={
+                "registry_api_url": "http://registry:5000",
+                "client_prefix": f"{state.registry}/{CLIENTS}/",
+                "cgroup_parent": cgroup_parent,
+            },
+            secrets=("builder-secret", *BUILDER_SECRETS),
             engine_socket=True,
         ),
         Service(

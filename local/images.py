@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -41,7 +41,15 @@ class Image:
             yield from (file for file in found if file.is_file() and "__pycache__" not in file.parts)
 
 
-REGISTRY = Image("registry", "registry/Dockerfile", ("registry/config.yml", "registry/serve.py"))
+REGISTRY = Image(
+    "registry",
+    "registry/Dockerfile",
+    (
+        "sdk",
+        *(f"registry/{name}.py" for name in ("contents", "plan", "retention", "serve", "settings")),
+        *(f"registry/{name}" for name in ("config.yml", "config-cluster.yml", "requirements.txt")),
+    ),
+)
 BUILDER = Image(
     "of-builder",
     "of-builder/Dockerfile",
@@ -56,10 +64,10 @@ GIT_SERVER = Image(
 ALL = (REGISTRY, BUILDER, GATEWAY, GIT_SERVER)
 
 
-def ensure(client: docker.DockerClient, base: str) -> dict[str, str]:
+def ensure(client: docker.DockerClient, base: str, wanted: Sequence[Image] = ALL) -> dict[str, str]:
     """Build what is not there; the tag of each image by its name."""
-    tags = {image.name: image.tag(base) for image in ALL}
-    missing = [image for image in ALL if not client.images.list(tags[image.name])]
+    tags = {image.name: image.tag(base) for image in wanted}
+    missing = [image for image in wanted if not client.images.list(tags[image.name])]
     with ThreadPoolExecutor(len(ALL)) as pool:
         list(pool.map(lambda image: _build(image, tags[image.name], base), missing))
     return tags

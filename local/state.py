@@ -6,6 +6,7 @@ the running cloud over, and `down` removes it.
 
 from __future__ import annotations
 
+import base64
 import os
 import secrets
 import shutil
@@ -24,6 +25,9 @@ SECRETS = (
     "github-webhook-secret",
     "payload-secret",
 )
+
+# of-builder's own: no function has them.
+BUILDER_SECRETS = ("builder-clients", "builder-private-key")
 
 
 @dataclass(frozen=True)
@@ -61,10 +65,9 @@ class State:
         """The credentials; what is there stays as it is."""
         self.secrets_folder.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o700)
-        for name in SECRETS:
+        for name in (*SECRETS, *BUILDER_SECRETS):
             if not self.secret_file(name).exists():
-                value = "admin" if name == "basic-auth-user" else secrets.token_hex(24)
-                self._write(self.secret_file(name), value.encode())
+                self._write(self.secret_file(name), _made(name))
 
     def keep_ports(self) -> None:
         """The containers run, so the ports stay; until then, the environment of each `up` decides."""
@@ -129,3 +132,11 @@ class State:
     def _write(self, file: Path, content: bytes) -> None:
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
             out.write(content)
+
+
+def _made(name: str) -> bytes:
+    if name == "basic-auth-user":
+        return b"admin"
+    if name == "builder-private-key":
+        return base64.b64encode(secrets.token_bytes(32))
+    return secrets.token_hex(24).encode()

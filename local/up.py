@@ -10,7 +10,7 @@ from pathlib import Path
 import docker
 import requests
 
-from . import author, base_image, containers, engine, images
+from . import author, base_image, cgroup, containers, engine, images
 from .engine import FUNCTIONS_NETWORK, LABEL, SYSTEM_NETWORK
 from .errors import CommandError
 from .gateway.secrets import NAME as SECRET
@@ -37,7 +37,7 @@ def up(state: State, advertise: str | None) -> None:
     with step("build the images of the platform"):
         tags = images.ensure(client, base)
     with step("start registry, of-builder, gateway and git server"):
-        for service in containers.services(state, tags):
+        for service in containers.services(state, tags, cgroup.ensure(client)):
             containers.ensure(client, service, state)
         state.keep_ports()
         _await_healthy(client, state)
@@ -140,6 +140,7 @@ def _remove_all(client: docker.DockerClient, state: State) -> None:
         _retried(volume.remove)  # not by force: that forgets a busy volume and leaves its files
     if state.engine_marker.exists():
         run((engine.buildx(), "prune", "--all", "--force"))  # nobody else built with this engine
+    cgroup.remove()
     for label in (ours, "com.openfaas.cloud.built=1"):
         for image in client.images.list(filters={"label": label}):
             with suppress(docker.errors.APIError):

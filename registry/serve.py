@@ -1,58 +1,94 @@
-"""Runs the registry, and tidies its storage while it stands still: at each start, and once a day.
+"""Runs the registry, and cares for its storage: at each start, once a day, and when told to by SIGHUP.
 
-The registry deletes nothing by itself, and its garbage collection must not run beside pushes:
-https://distribution.github.io/distribution/about/garbage-collection/
+Retention deletes while the registry serves. The garbage collection, which gives the space back, must not
+run beside pushes (https://distribution.github.io/distribution/about/garbage-collection/), so the registry
+stands still for it. It gets no --delete-untagged: that takes the children of multi-platform images.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from sdk.settings import read
+
+from .settings import Settings
+
 CONFIG = "/etc/openfaas-cloud/registry.yml"
-REPOSITORIES = Path("/var/lib/registry/docker/registry/v2/repositories")
-# Each image has two tags: the commit's, and that of its context.
-KEPT_TAGS = 100
-_DAY_SECONDS = 24 * 3600
-_STOP_SECONDS = 10
+REPOSITORIES = "docker/registry/v2/repositories"
+# Longer than the draintimeout of config.yml.
+_STOP_SECONDS = 35
+_LOOK_SECONDS = 0.5
 
 
-def tidy(repositories: Path, kept: int) -> list[Path]:
-    """Delete all but the `kept` newest tags of each repository; returns the folders of those deleted."""
-    deleted = []
-    for tags in repositories.glob("**/_manifests/tags"):
-        for old in sorted(tags.iterdir(), key=_pushed, reverse=True)[kept:]:
-            shutil.rmtree(old)
-            deleted.append(old)
-    return deleted
+class Asked:
+    """Whether a cycle was asked for by SIGHUP; SIGTERM ends the program."""
+
+    def __init__(self) -> None:
+        self.now = False
+        signal.signal(signal.SIGHUP, self._remember)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+
+    def _remember(self, *_: object) -> None:
+        self.now = True
+
+    def wait(self, registry: subprocess.Popen[bytes], seconds: float) -> None:
+        """Until a cycle is due; ends with the registry's own status if that ends."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not self.now:
+            if (status := registry.poll()) is not None:
+                sys.exit(status)
+            time.sleep(_LOOK_SECONDS)
+        self.now = False
 
 
-def _pushed(tag: Path) -> float:
-    link = tag / "current" / "link"
-    return link.stat().st_mtime if link.exists() else 0
+@contextmanager
+def serving() -> Iterator[subprocess.Popen[bytes]]:
+    registry = subprocess.Popen(("docker-registry", "serve", CONFIG))
+    try:
+        yield registry
+    finally:
+        registry.terminate()
+        try:
+            registry.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:  # no push may meet the garbage collection
+            registry.kill()
+            registry.wait()
+
+
+def retain(settings: Settings) -> None:
+    """Run retention, if there is a gateway that knows what runs; one that fails has said why."""
+    if settings.gateway_url and settings.retention != "off":
+        subprocess.run((sys.executable, "-m", "registry.retention"))
+
+
+def collect(storage: Path) -> None:
+    """Give back the space of what was deleted."""
+    if not (storage / REPOSITORIES).exists():
+        return
+    command = ("docker-registry", "garbage-collect", CONFIG)
+    collected = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if collected.returncode:
+        print(f"garbage collection failed with {collected.returncode}, serving on", flush=True)
+    else:
+        gone = collected.stdout.count("\nblob eligible for deletion: ")
+        print(f"garbage collected: {gone} blobs", flush=True)
 
 
 def main() -> None:
-    """Serve until told to stop; ends with the registry's own status if that ends."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    """Serve until told to stop."""
+    settings = read(Settings)
+    asked = Asked()
     while True:
-        if REPOSITORIES.exists():
-            deleted = tidy(REPOSITORIES, int(os.environ.get("KEPT_TAGS", KEPT_TAGS)))
-            print(f"tidied: {len(deleted)} old tags", flush=True)
-            collect = ("docker-registry", "garbage-collect", "--delete-untagged", CONFIG)
-            subprocess.run(collect, stdout=subprocess.DEVNULL)
-        serving = subprocess.Popen(("docker-registry", "serve", CONFIG))
-        try:
-            sys.exit(serving.wait(_DAY_SECONDS))
-        except subprocess.TimeoutExpired:
-            continue
-        finally:
-            serving.terminate()
-            serving.wait(_STOP_SECONDS)
+        collect(Path(settings.storage))
+        with serving() as registry:
+            asked.wait(registry, settings.interval)
+            retain(settings)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import msgspec
 import requests
 
 from . import signature
-from .errors import Busy, CloudError, Failed, Unavailable, Upstream, received
+from .errors import Busy, CloudError, Failed, Misconfigured, Refused, Unavailable, Upstream, received
 from .secrets import Keys
 from .sessions import CONNECT_SECONDS, reason, session
 
@@ -28,11 +28,21 @@ READ_SECONDS = 30
 
 
 @dataclass(frozen=True)
+class Step:
+    """One step of a build, as BuildKit names it."""
+
+    name: str
+    seconds: float
+    cached: bool = False
+
+
+@dataclass(frozen=True)
 class Line:
     """One line of the answer; the last one has status success or failed.
 
     `digest` is the image's, `context` the digest of the build context, `code` says whose failure it
-    is: `failed` the user's, `unavailable` ours; `busy` is no failure, but a build that has not begun.
+    is: `failed` or `refused` the user's, `unavailable` ours; `busy` is no failure, but a build that has not
+    begun. `reason` is a word for the kind of failure, such as `syntax`, `step` or `registry`.
     """
 
     log: list[str] = field(default_factory=list)
@@ -42,6 +52,8 @@ class Line:
     code: str = ""
     digest: str = ""
     context: str = ""
+    reason: str = ""
+    steps: list[Step] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -119,9 +131,8 @@ class Builder:
 
 
 def _failure(line: Line, log: list[str]) -> CloudError:
-    if line.code == Unavailable.code:
-        return Unavailable(line.error, details={"log": log[-50:]})
-    return Failed(line.error or "the build failed", details={"log": log[-50:]})
+    kinds = {kind.code: kind for kind in (Unavailable, Refused, Misconfigured)}
+    return kinds.get(line.code, Failed)(line.error or "the build failed", details={"log": log[-50:]})
 
 
 def _check(response: requests.Response) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -55,8 +55,14 @@ class Digest:
     def file(self, path: str, mode: int, sha256: str) -> None:
         self.rows.append(msgspec.json.encode((path, "file", mode & 0o777, sha256)))
 
-    def hex(self, build_args: Mapping[str, str]) -> str:
+    def link(self, path: str, target: str) -> None:
+        self.rows.append(msgspec.json.encode((path, "link", 0, target)))
+
+    def hex(self, build_args: Mapping[str, str], platforms: Sequence[str] = ()) -> str:
+        """The digest; platforms count only where a client names some."""
         whole = hashlib.sha256(msgspec.json.encode(sorted(build_args.items())))
+        if platforms:
+            whole.update(b"\n" + msgspec.json.encode(sorted(platforms)))
         for row in sorted(self.rows):
             whole.update(b"\n" + row)
         return whole.hexdigest()

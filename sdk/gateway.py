@@ -71,6 +71,12 @@ class Gateway:
         )
         return found
 
+    def namespaces(self) -> tuple[str, ...]:
+        """The namespaces that functions may be in; none of a provider that has no such thing (404)."""
+        response = self._call("GET", "/system/namespaces", missing=True)
+        found: tuple[str, ...] = () if response.status_code == 404 else _decoded(response, tuple[str, ...])
+        return found
+
     def get(self, name: str) -> Status | None:
         """The function `name`, None if there is none."""
         response = self._call("GET", f"/system/function/{name}", params=self._query, missing=True)
@@ -155,7 +161,7 @@ def _check(response: requests.Response, path: str) -> requests.Response:
 def _decoded(response: requests.Response, kind: Any) -> Any:
     try:
         return msgspec.json.decode(response.content, type=kind)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Upstream(f"the gateway's answer can't be read: {error}") from None
 
 

@@ -34,13 +34,26 @@ def read(name: str, folder: str, *, fallback: str = "") -> Keys:
 
     Raises `Misconfigured` when there is none: whoever can't verify must refuse.
     """
-    try:
-        text = (Path(folder) / name).read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
+    found = find(name, folder, fallback=fallback)
+    if not found:
+        raise Misconfigured(f"secret {name} is missing: create it and deploy this function again")
+    return found
+
+
+def find(name: str, folder: str, *, fallback: str = "") -> Keys | None:
+    """The same for a secret that need not be there: None."""
+    text = content(name, folder)
+    if text is None:
         text = os.environ.get(fallback, "").encode() if fallback else b""
+    lines = tuple(line.strip() for line in text.splitlines() if line.strip())
+    return Keys(name, lines) if lines else None
+
+
+def content(name: str, folder: str) -> bytes | None:
+    """The whole file, for a secret that is a document; None if there is none."""
+    try:
+        return (Path(folder) / name).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except OSError as error:
         raise Misconfigured(f"secret {name} can't be read: {error.strerror}") from None
-    lines = tuple(line.strip() for line in text.splitlines() if line.strip())
-    if not lines:
-        raise Misconfigured(f"secret {name} is missing: create it and deploy this function again")
-    return Keys(name, lines)

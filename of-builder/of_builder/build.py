@@ -3,45 +3,43 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import signal
+import hashlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 
 import msgspec
 
 from sdk.builder import Line
-from sdk.errors import Failed, Misconfigured, Unavailable
+from sdk.errors import Failed
 
+from .buildkit import POLICY, BuildKit, docker_config, stop
+from .kept import redact
 from .progress import Progress
-from .settings import Settings, buildx
+from .sources import Allowed
 from .tarball import Job
 
-BUILDER = "of-buildkit"
 CONTEXT_TAG = "ctx-"
+CACHE_TAG = "cache"
 IMAGE_LABEL = "com.openfaas.cloud.built=1"
-_STOP_SECONDS = 5
+CREATED = "org.opencontainers.image.created"
+# Constant, or a new commit would re-run what uses it; the first year that a zip file can hold.
+SOURCE_DATE_EPOCH = 315532800
 _LINE_BYTES = 48 * 1024
 
 
-async def build(job: Job, work: Path, settings: Settings) -> AsyncGenerator[Line, None]:
+async def build(
+    job: Job, work: Path, environment: Mapping[str, str], buildkit: BuildKit
+) -> AsyncGenerator[Line, None]:
     """Build and push `job`; the last line has status `success` or `failed`.
 
     Cancelling the iteration stops buildx, and with it the solve.
     """
-    image, progress = job.config.reference, Progress()
+    settings, image = buildkit.settings, str(job.image)
+    progress = Progress(lambda line: redact(line, job.secrets.values()))
     metadata = work / "metadata.json"
-    process = await asyncio.create_subprocess_exec(
-        *command(job, metadata, settings),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        env=_environment(settings),
-        start_new_session=True,
-    )
+    process = await buildkit.start(*command(job, metadata, buildkit), extra=environment)
     try:
         async for lines in _output(process, progress, settings.build_timeout):
             for log in _chunks(lines):
@@ -49,69 +47,115 @@ async def build(job: Job, work: Path, settings: Settings) -> AsyncGenerator[Line
         code = await process.wait()
     except asyncio.TimeoutError:
         said = f"the build takes longer than {settings.build_timeout:.0f} s"
-        yield Line([], image, "failed", said, Failed.code)
+        yield Line([], image, "failed", said, Failed.code, reason="timeout", steps=progress.steps())
         return
     finally:
-        await _stop(process)
+        await stop(process)
     if code == 0:
-        yield Line([], image, "success", digest=_digest(metadata), context=job.digest)
+        digest = "" if job.config.skip_push else _digest(metadata)
+        yield Line([], image, "success", digest=digest, context=job.digest, steps=progress.steps())
     else:
-        error, ours = progress.error()
-        yield Line([], image, "failed", error, Unavailable.code if ours else Failed.code)
+        failure = progress.failure()
+        reason, steps = failure.reason, progress.steps()
+        yield Line([], image, "failed", failure.error, failure.code, reason=reason, steps=steps)
 
 
-def command(job: Job, metadata: Path, settings: Settings) -> Sequence[str]:
-    """The argument list of buildx. Our own build args come last: of two, BuildKit takes the last."""
-    image = job.config.reference
-    repository = image.rpartition(":")[0]
-    # Cache mounts are shared by path: each owner gets a name space of its own.
-    owner = "/".join(repository.split("/")[1:3])
-    build_args = [*sorted(job.config.build_args.items()), ("BUILDKIT_CACHE_MOUNT_NS", owner)]
+def prepare(work: Path, allowed: Allowed, buildkit: BuildKit, secrets: Mapping[str, str]) -> dict[str, str]:
+    """Write what buildx reads beside the context, and return the environment that names it."""
+    (work / "policy.json").write_bytes(allowed.policy())
+    environment = {POLICY: str(work / "policy.json")}
+    if config := docker_config(buildkit.settings):
+        folder = work / "docker"
+        folder.mkdir(mode=0o700)
+        (folder / "config.json").write_bytes(config)
+        environment["DOCKER_CONFIG"] = str(folder)
+    # In the environment, they are never on a disk.
+    return {**environment, **{_secret_variable(at): text for at, text in enumerate(secrets.values())}}
+
+
+def command(job: Job, metadata: Path, buildkit: BuildKit) -> Sequence[str]:
+    """The argument list of buildx."""
+    repository = job.image.repository
+    created = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    labels = {**job.origin, CREATED: created}
     return [
-        buildx(),
         "build",
-        *_builder(settings),
-        "--output=type=registry" + (",registry.insecure=true" if settings.insecure else ""),
+        *buildkit.chosen,
+        *_output_options(job, buildkit),
         "--provenance=false",
         "--progress=rawjson",
         f"--metadata-file={metadata}",
         f"--label={IMAGE_LABEL}",
-        f"--tag={image}",
-        f"--tag={repository}:{CONTEXT_TAG}{job.digest}",
-        *(f"--build-arg={name}={value}" for name, value in build_args),
+        *(f"--label={name}={text}" for name, text in labels.items()),
+        f"--tag={job.image}",
+        # What was built with a secret is never found again by what went in: that has not all of it.
+        *([] if job.secrets else [f"--tag={repository}:{CONTEXT_TAG}{job.digest}"]),
+        *(f"--platform={','.join(job.config.platforms)}" for _ in job.config.platforms[:1]),
+        *(f"--secret=id={name},env={_secret_variable(at)}" for at, name in enumerate(job.secrets)),
+        *_fences(job, buildkit),
+        *(f"--build-arg={name}={value}" for name, value in _build_args(job, buildkit)),
         "--",
         str(job.context),
     ]
 
 
-async def create_builder(settings: Settings) -> None:
-    """Tell buildx of a standalone buildkitd, and of none that an earlier process told it of.
+def _output_options(job: Job, buildkit: BuildKit) -> Sequence[str]:
+    settings = buildkit.settings
+    if job.config.skip_push:
+        return ["--output=type=cacheonly"]
+    insecure = ",registry.insecure=true" if settings.insecure else ""
+    # The engine's exporter can't rewrite times.
+    rewrite = ",rewrite-timestamp=true" if settings.buildkit_url else ""
+    options = [f"--output=type=registry{insecure}{rewrite}"]
+    if settings.registry_cache and not job.secrets:
+        # An image manifest, so that no garbage collection takes it for an index without children.
+        cache = f"type=registry,ref={job.image.repository}:{CACHE_TAG}{insecure}"
+        options += [
+            f"--cache-from={cache}",
+            f"--cache-to={cache},mode=min,image-manifest=true,oci-mediatypes=true,ignore-error=true",
+        ]
+    return options
 
-    The Docker engine's own BuildKit needs nothing. Nothing connects before the first build does.
+
+def _fences(job: Job, buildkit: BuildKit) -> Sequence[str]:
+    """What keeps owners apart, and a step within its limits.
+
+    A step's cache key holds the names of its extra hosts: with a host of the owner's own, no owner's step is
+    ever answered from what another's left behind, say with a secret that is in no key.
     """
-    shutil.rmtree(settings.buildx_folder, ignore_errors=True)
-    if not settings.buildkit_url:
-        return
-    arguments = ("create", "--driver=remote", f"--name={BUILDER}", "--", settings.buildkit_url)
-    if await _run(settings, *arguments):
-        raise Misconfigured(f"setting buildkit_url: buildx does not take {settings.buildkit_url!r}")
+    settings = buildkit.settings
+    parent = [f"--cgroup-parent={settings.cgroup_parent}"] if settings.cgroup_parent else []
+    return [
+        f"--add-host=owner-{_owner(job)}.invalid:127.0.0.1",
+        f"--ulimit=fsize={settings.file_limit_mb * 1024**2}",
+        *parent,
+    ]
 
 
-async def prune(settings: Settings) -> bool:
-    """Keep the build cache within its limit; whether that worked."""
-    keep = f"--keep-storage={settings.cache_limit_gb}gb"
-    return not await _run(settings, "prune", *_builder(settings), "--force", keep)
+def _build_args(job: Job, buildkit: BuildKit) -> Sequence[tuple[str, str]]:
+    """Our own come last: of two, BuildKit takes the last."""
+    settings = buildkit.settings
+    proxies = {
+        "HTTP_PROXY": settings.http_proxy,
+        "HTTPS_PROXY": settings.https_proxy,
+        "NO_PROXY": settings.no_proxy,
+    }
+    return [
+        *sorted(job.config.build_args.items()),
+        *((name, value) for name, value in proxies.items() if value),
+        ("SOURCE_DATE_EPOCH", str(SOURCE_DATE_EPOCH)),
+        # Cache mounts are shared by path: each owner gets a name space of its own.
+        ("BUILDKIT_CACHE_MOUNT_NS", _owner(job)),
+    ]
 
 
-async def _run(settings: Settings, *arguments: str) -> int:
-    process = await asyncio.create_subprocess_exec(
-        buildx(), *arguments, stdout=asyncio.subprocess.DEVNULL, env=_environment(settings)
-    )
-    return await process.wait()
+def _owner(job: Job) -> str:
+    """The owner in letters that fit anywhere, and that no path of another's can be like."""
+    return hashlib.sha256(job.owner.encode()).hexdigest()[:16]
 
 
-def _builder(settings: Settings) -> Sequence[str]:
-    return (f"--builder={BUILDER}",) if settings.buildkit_url else ()
+def _secret_variable(at: int) -> str:
+    return f"OF_BUILDER_SECRET_{at}"
 
 
 async def _output(
@@ -119,28 +163,21 @@ async def _output(
 ) -> AsyncIterator[list[str]]:
     assert process.stderr
     deadline = time.monotonic() + seconds
-    while piece := await asyncio.wait_for(process.stderr.read(64 * 1024), deadline - time.monotonic()):
+    while True:
+        # Not wait_for: up to Python 3.11 it loses a cancellation that comes together with output.
+        reading = asyncio.ensure_future(process.stderr.read(64 * 1024))
+        try:
+            await asyncio.wait({reading}, timeout=max(0.0, deadline - time.monotonic()))
+            if not reading.done():
+                raise asyncio.TimeoutError
+        finally:
+            reading.cancel()
+        if not (piece := reading.result()):
+            break
         if lines := list(progress.feed(piece.decode(errors="replace"))):
             yield lines
     if lines := list(progress.close()):
         yield lines
-
-
-async def _stop(process: asyncio.subprocess.Process) -> None:
-    """End buildx if it still runs; SIGTERM cancels the solve."""
-    if process.returncode is not None:
-        return
-    _signal(process, signal.SIGTERM)
-    try:
-        await asyncio.wait_for(process.wait(), _STOP_SECONDS)
-    except asyncio.TimeoutError:
-        _signal(process, signal.SIGKILL)
-        await process.wait()
-
-
-def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, number)
 
 
 def _chunks(lines: Sequence[str]) -> list[list[str]]:
@@ -160,10 +197,3 @@ def _chunks(lines: Sequence[str]) -> list[list[str]]:
 def _digest(metadata: Path) -> str:
     rows = msgspec.json.decode(metadata.read_bytes(), type=dict[str, object])
     return str(rows["containerimage.digest"])
-
-
-def _environment(settings: Settings) -> dict[str, str]:
-    """Only what buildx needs: no setting or secret of ours."""
-    kept = ("PATH", "DOCKER_HOST", "DOCKER_CONFIG")
-    given = {name: os.environ[name] for name in kept if name in os.environ}
-    return {"HOME": settings.work_folder, "BUILDX_CONFIG": str(settings.buildx_folder), **given}

@@ -6,49 +6,73 @@ import asyncio
 import logging
 import re
 import shutil
+import sys
 import tempfile
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing, contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import aiohttp
 import msgspec
 from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST
 
-from sdk import __version__, secrets, signature
+from sdk import __version__, signature
 from sdk.builder import BEAT_SECONDS, Line
-from sdk.errors import Busy, CloudError, Malformed, Missing, Unauthorized, Unavailable
-from sdk.secrets import Keys
+from sdk.errors import (
+    Busy,
+    CloudError,
+    Failed,
+    Malformed,
+    Misconfigured,
+    Missing,
+    Refused,
+    Unauthorized,
+    Unavailable,
+)
+from sdk.registry import Reference, Registry
 from sdk.settings import read
 
-from . import registry, tarball
-from .build import CONTEXT_TAG, build, create_builder, prune
+from . import callers
+from .build import CONTEXT_TAG
+from .service import Service, workplace
 from .settings import Settings
 
 NDJSON = "application/x-ndjson"
-TAKES = "POST /build: a signed tar; GET /image?image=&context=|tag=: an image's digest; GET /healthz"
+TAKES = (
+    "POST /build: a signed tar; GET /image?image=&context=|tag=: an image's digest; GET /log?…: its log; "
+    "GET /publickey: for build secrets; GET /healthz, /readyz, /metrics"
+)
 PRUNE_SECONDS = 3600
 # A signed query may be this old.
 QUERY_SECONDS = 300
-# A sender that is gone without a word must not keep its place.
-RECEIVE_SECONDS = 300
+# Whoever asks more often gets the same answer.
+READY_SECONDS = 5
+# A client may take so long to read what it is sent.
+SEND_SECONDS = 60
 BEAT = Line(status="in_progress")
-STOPPED = Line(status="failed", error="of-builder stopped the build: try again", code=Unavailable.code)
+STOPPED = Line(
+    status="failed",
+    error="of-builder stopped the build: try again",
+    code=Unavailable.code,
+    reason="stopped",
+)
+_STATUSES = {kind.code: kind.status for kind in (Failed, Refused, Misconfigured, Unavailable, Busy)}
 
 log = logging.getLogger("of-builder")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class Service:
-    """The routes' shared state: the settings, and who builds and waits."""
+class Server:
+    """The routes, each in front of the service."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.tasks: set[asyncio.Task[object]] = set()  # one a request, from its first byte on
-        self.queue: list[Path] = []  # the work folders of what builds, and after them of what waits
-        self.moved = asyncio.Event()  # set, and replaced, when the queue has moved
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.settings = service.settings
+        self._ready: tuple[float, bool, dict[str, Any]] = (float("-inf"), False, {})
+        self._asking = asyncio.Lock()
 
     def app(self) -> web.Application:
         app = web.Application(middlewares=[answer_errors], client_max_size=0)
@@ -56,7 +80,11 @@ class Service:
             [
                 web.get("/", self.describe),
                 web.get("/healthz", self.healthz),
+                web.get("/readyz", self.readyz),
+                web.get("/metrics", self.metrics),
+                web.get("/publickey", self.publickey),
                 web.get("/image", self.image),
+                web.get("/log", self.log),
                 web.post("/build", self.build),
             ]
         )
@@ -70,25 +98,35 @@ class Service:
     async def healthz(self, request: web.Request) -> web.Response:
         return web.Response(text="OK\n")
 
+    async def readyz(self, request: web.Request) -> web.Response:
+        """Whether BuildKit and the registry answer, and what this BuildKit does not enforce."""
+        async with self._asking:
+            if time.monotonic() - self._ready[0] > READY_SECONDS:
+                self._ready = (time.monotonic(), *await self._readiness())
+        _, ready, told = self._ready
+        return web.json_response({"ready": ready, **told}, status=200 if ready else 503)
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        return web.Response(body=self.service.metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def publickey(self, request: web.Request) -> web.Response:
+        return web.json_response(self.service.key.describe())
+
     async def image(self, request: web.Request) -> web.Response:
-        """The digest of an image by context digest or tag. The path with its query is signed."""
-        target = request.raw_path.encode()
-        signature.verify(target, request.headers.get(signature.BUILDER_HEADER), self._keys())
-        query = request.query
-        at = re.fullmatch(r"[0-9]{1,12}", query.get("at", ""))
-        if not at or abs(time.time() - int(at[0])) > QUERY_SECONDS:
-            raise Unauthorized("the query is too old, or the clocks differ")
-        tag = CONTEXT_TAG + query["context"] if "context" in query else query.get("tag", "")
-        found = await registry.digest(
-            self.http,
-            query.get("image", ""),
-            tag,
-            api_url=self.settings.registry_api_url,
-            insecure=self.settings.insecure,
-        )
+        """The digest of an image by context digest or tag."""
+        image, tag = self._asked(request)
+        registry = self.service.registry(image)
+        found = await asyncio.to_thread(registry.digest, image.path, tag)
         if not found:
-            raise Missing(f"the registry has no {query.get('image')}:{tag}")
-        return web.json_response({"image": f"{query['image']}:{tag}", "digest": found})
+            raise Missing(f"the registry has no {image.repository}:{tag}")
+        return web.json_response({"image": f"{image.repository}:{tag}", "digest": found})
+
+    async def log(self, request: web.Request) -> web.Response:
+        """A build's log by context digest or tag; of a build that runs, what there is."""
+        image, tag = self._asked(request)
+        text, whole = await self.service.log_of(image, tag)
+        headers = {"X-Content-Type-Options": "nosniff", "X-Build-Status": "ended" if whole else "in_progress"}
+        return web.Response(text=text, content_type="text/plain", charset="utf-8", headers=headers)
 
     async def build(self, request: web.Request) -> web.StreamResponse:
         """Build and push what is in the tar; the answer is a stream of lines, or one JSON object.
@@ -96,90 +134,97 @@ class Service:
         What is wrong with the request is the status. A stream begins as soon as the build has a place in the
         queue, so that no client must be patient with silence.
         """
-        with (
-            self._place(),
-            tempfile.TemporaryDirectory(prefix="build-", dir=self.settings.work_folder) as folder,
-        ):
-            work = Path(folder)
-            job = await self._job(request, work)
-            async with aclosing(self._lines(job, work)) as lines:
-                if NDJSON in request.headers.get("Accept", ""):
-                    return await stream(request, lines)
-                return await whole(lines)
+        service, running, job = self.service, None, None
+        if request.headers.get("Content-Encoding"):  # a small one may be a large one on our disk
+            raise Malformed("the tar has a Content-Encoding: send it as it is")
+        with service.place():
+            work = Path(tempfile.mkdtemp(prefix="build-", dir=service.folder))
+            try:
+                body = request.content.iter_chunked(256 * 1024)
+                job = await service.receive(body, request.headers.get(signature.BUILDER_HEADER), work)
+                with service.share(job):
+                    running = service.begin(job, work)
+                    async with running.follow() as lines:
+                        told = service.tagged(lines, job, running.job)
+                        if NDJSON in request.headers.get("Accept", ""):
+                            return await stream(request, told)
+                        return await whole(told)
+            finally:
+                if not running or running.job is not job:
+                    shutil.rmtree(work, ignore_errors=True)
 
-    @contextmanager
-    def _place(self) -> Iterator[None]:
-        """A place for a request with its files: those that arrive count too."""
-        if len(self.tasks) >= self.settings.parallel_builds + self.settings.queued_builds:
-            raise Unavailable(f"{len(self.tasks)} builds are running or waiting already")
-        task = asyncio.current_task()
-        assert task
-        self.tasks.add(task)
-        try:
-            yield
-        finally:
-            self.tasks.remove(task)
+    def _asked(self, request: web.Request) -> tuple[Reference, str]:
+        """The repository and the tag that a query is about. The path with its query is signed."""
+        signatures = {caller: signature.Running(caller.keys) for caller in callers.known(self.settings)}
+        for running in signatures.values():
+            running.update(request.raw_path.encode())
+        caller = callers.signed_by(signatures, request.headers.get(signature.BUILDER_HEADER))
+        query = request.query
+        at = re.fullmatch(r"[0-9]{1,12}", query.get("at", ""))
+        if not at or abs(time.time() - int(at[0])) > QUERY_SECONDS:
+            raise Unauthorized("the query is too old, or the clocks differ")
+        tag = CONTEXT_TAG + query["context"] if "context" in query else query.get("tag", "")
+        image = Reference.parse(f"{query.get('image', '')}:{tag}")
+        caller.check(image)
+        return image, image.tag
 
-    async def _job(self, request: web.Request, work: Path) -> tarball.Job:
-        limit, tar = self.settings.request_limit_mb * 1024**2, work / "request.tar"
-        body = request.content.iter_chunked(256 * 1024)
-        header = request.headers.get(signature.BUILDER_HEADER)
-        try:
-            receiving = tarball.receive(body, tar, header, self._keys(), limit)
-            await asyncio.wait_for(receiving, RECEIVE_SECONDS)
-        except asyncio.TimeoutError:
-            raise Unavailable(f"the request has not arrived within {RECEIVE_SECONDS} s") from None
-        entries = self.settings.context_files_limit
-        unpack = asyncio.to_thread(tarball.unpack, tar, work, entries_limit=entries, bytes_limit=limit)
-        unpacking = asyncio.ensure_future(unpack)
-        try:
-            job = await asyncio.shield(unpacking)
-        finally:
-            # A thread can't be cancelled, and would write into the folder that is being removed.
-            await asyncio.gather(unpacking, return_exceptions=True)
-        tar.unlink()
-        return job
+    async def _readiness(self) -> tuple[bool, dict[str, Any]]:
+        told: dict[str, Any] = {}
+        ready = True
+        for name, check in (("buildkit", self._check_buildkit), ("registry", self._check_registry)):
+            try:
+                told |= {name: "ok", **(await check())}
+            except CloudError as error:
+                told[name] = error.message
+                ready = False
+        return ready, told
 
-    async def _lines(self, job: tarball.Job, work: Path) -> AsyncGenerator[Line, None]:
-        """The build's own lines, after those that say how many builds are ahead."""
-        image = job.config.reference
-        self.queue.append(work)
-        try:
-            while (ahead := self.queue.index(work)) >= self.settings.parallel_builds:
-                moved, said = self.moved, f"waiting: {ahead} builds are ahead"
-                yield Line([said], image, "in_progress", code=Busy.code)
-                await moved.wait()
-            log.info("building %s", image)
-            async with aclosing(build(job, work, self.settings)) as lines:
-                async for line in lines:
-                    yield line
-        except (CloudError, OSError) as error:  # a stream has its status already: only a line can tell
-            yield Line([], image, "failed", str(error), Unavailable.code)
-        finally:
-            self.queue.remove(work)
-            self.moved.set()
-            self.moved = asyncio.Event()
+    async def _check_buildkit(self) -> Mapping[str, Any]:
+        await self.service.buildkit.worker()
+        found = await self.service.watch.protections()
+        await self.service.watch.check()
+        return {"protections": dict(found.enforced), "not_enforced": found.missing}
 
-    def _keys(self) -> Keys:
-        return secrets.read("builder-secret", self.settings.secret_mount_path)
+    async def _check_registry(self) -> Mapping[str, Any]:
+        if not self.settings.registry_api_url:
+            return {"registry": "not asked: the setting registry_api_url is empty"}
+        any_image = Reference.parse(re.sub(r"^https?://|/+$", "", self.settings.registry_api_url) + "/x")
+        registry: Registry = self.service.registry(any_image)
+        await asyncio.to_thread(registry.ping)
+        return {}
 
     async def _run(self, app: web.Application) -> AsyncIterator[None]:
-        await create_builder(self.settings)
-        async with aiohttp.ClientSession() as self.http:
-            pruning = asyncio.create_task(self._prune())
-            yield
-            pruning.cancel()
+        await self.service.buildkit.create()
+        tasks = [asyncio.create_task(work) for work in (self._look(), self._prune())]
+        yield
+        for task in tasks:
+            task.cancel()
 
     async def _stop(self, app: web.Application) -> None:
         """Cancel the builds now: their clients can still be told, and nothing waits for their end."""
-        for task in self.tasks:
+        for task in self.service.requests:
             task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
+        await asyncio.gather(*self.service.requests, return_exceptions=True)
+        await asyncio.gather(*(build.task for build in self.service.builds.all), return_exceptions=True)
+
+    async def _look(self) -> None:
+        """Tell the operator at once what this BuildKit does not enforce."""
+        try:
+            missing = (await self.service.watch.protections()).missing
+            await self.service.watch.check()
+        except CloudError as error:
+            log.warning("%s", error.message)
+        else:
+            log.info("not enforced by this BuildKit: %s", ", ".join(missing) or "nothing")
 
     async def _prune(self) -> None:
         while True:
             await asyncio.sleep(PRUNE_SECONDS)
-            if not await prune(self.settings):
+            try:
+                pruned = await self.service.buildkit.prune()
+            except (CloudError, OSError):  # no process more, say: an hour later it may go well
+                pruned = False
+            if not pruned:
                 log.warning("the build cache could not be pruned")
 
 
@@ -193,14 +238,31 @@ async def stream(request: web.Request, lines: AsyncGenerator[Line, None]) -> web
     beating, line = asyncio.create_task(_beat(response)), BEAT
     try:
         async for line in lines:
-            await response.write(encode(line))
+            if line.status != "in_progress":
+                beating.cancel()  # nothing comes after the last line, while the build's log is kept
+            with _patience(request):
+                await response.write(encode(line))
     finally:
         beating.cancel()
         if line.status == "in_progress":
-            with suppress(ConnectionError):
+            with suppress(ConnectionError), _patience(request):
                 await response.write(encode(STOPPED))
+                await response.write_eof()
     await response.write_eof()
     return response
+
+
+@contextmanager
+def _patience(request: web.Request) -> Iterator[None]:
+    """Cut the connection of a client that does not read: it would keep its place for ever."""
+    transport = request.transport
+    later = asyncio.get_running_loop().call_later
+    cut = later(SEND_SECONDS, transport.abort) if transport else None
+    try:
+        yield
+    finally:
+        if cut:
+            cut.cancel()
 
 
 async def _beat(response: web.StreamResponse) -> None:
@@ -213,12 +275,13 @@ async def _beat(response: web.StreamResponse) -> None:
 async def whole(lines: AsyncGenerator[Line, None]) -> web.Response:
     """The last line with the whole log, once the build has ended."""
     logged: list[str] = []
-    last = Line(status="failed", error="the build ended without a word")
+    last = STOPPED
     async for last in lines:
         logged += last.log
-    status = {"success": 200}.get(last.status, 503 if last.code == Unavailable.code else 422)
+    status = 200 if last.status == "success" else _STATUSES.get(last.code, Failed.status)
+    headers = {"Retry-After": "5"} if status == Unavailable.status else {}
     body = encode(replace(last, log=logged))
-    return web.Response(body=body, status=status, content_type="application/json")
+    return web.Response(body=body, status=status, content_type="application/json", headers=headers)
 
 
 def encode(line: Line) -> bytes:
@@ -244,14 +307,11 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
-    settings = read(Settings)
-    host, port = settings.address
-    for old in Path(settings.work_folder).glob("build-*"):
-        shutil.rmtree(old, ignore_errors=True)  # of a process that was killed
-    web.run_app(
-        Service(settings).app(),
-        host=host,
-        port=port,
-        handler_cancellation=True,
-        access_log=None,
-    )
+    try:
+        settings = read(Settings)
+        host, port = settings.address
+        with workplace(settings.work_folder) as folder:
+            app = Server(Service(settings, folder)).app()
+            web.run_app(app, host=host, port=port, handler_cancellation=True, access_log=None, print=None)
+    except CloudError as error:
+        sys.exit(f"of-builder: {error.message}")

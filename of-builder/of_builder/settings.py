@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 
 from sdk.errors import Misconfigured
 from sdk.settings import Seconds, setting
@@ -21,7 +20,7 @@ _PLUGINS = (
 @dataclass(frozen=True)
 class Settings:
     listen: str = setting("0.0.0.0:8080", "address and port to serve at")
-    secret_mount_path: str = setting("/var/openfaas/secrets", "folder that holds builder-secret")
+    secret_mount_path: str = setting("/var/openfaas/secrets", "folder that holds the secrets (below)")
     buildkit_url: str = setting(
         "", "BuildKit to drive, as tcp://of-buildkit:1234 or unix:///PATH; empty: the Docker engine's own"
     )
@@ -29,13 +28,45 @@ class Settings:
         "", "the registry's API as of-builder reaches it; empty: the host in the image's name"
     )
     insecure: bool = setting(False, "whether the registry is reached by plain http, also to push")
+    registry_cache: bool = setting(
+        False,
+        "whether each function's build cache is kept in the registry too, for a BuildKit that loses its own",
+    )
+    client_prefix: str = setting(
+        "", "where holders of the secret builder-clients may push, as registry:5000/ci/; empty: nowhere"
+    )
+    allowed_sources: tuple[str, ...] = setting(
+        (
+            "docker.io/*",
+            "ghcr.io/*",
+            "quay.io/*",
+            "gcr.io/*",
+            "mcr.microsoft.com/*",
+            "public.ecr.aws/*",
+        ),
+        "what a Dockerfile may be made from: images as HOST/NAME:TAG, files to ADD as https://HOST/PATH; "
+        "`*` at the end stands for all that begins so; comma list",
+    )
+    untrusted_builds: bool = setting(
+        False,
+        "whether strangers' code is built: then of-builder builds nothing while a protection is missing",
+    )
+    cgroup_parent: str = setting(
+        "", "control group that limits the build steps' memory, CPU and processes; empty: no limits"
+    )
+    file_limit_mb: int = setting(4096, "largest file that a build step may write, in MiB")
+    http_proxy: str = setting("", "proxy for build steps")
+    https_proxy: str = setting("", "proxy for build steps")
+    no_proxy: str = setting("", "hosts that build steps reach without the proxy")
     work_folder: str = setting("/tmp", "where contexts are unpacked")
     request_limit_mb: int = setting(200, "largest request body, in MiB")
     context_files_limit: int = setting(50_000, "most entries in one tar")
     build_timeout: Seconds = setting(Seconds(600), "longest build")
     parallel_builds: int = setting(2, "builds at once")
     queued_builds: int = setting(
-        20, "builds that may wait, from their first byte on; further ones are told to come back"
+        20,
+        "builds that may wait, from their first byte on, at most half of them one owner's; "
+        "further ones are told to come back",
     )
     cache_limit_gb: int = setting(10, "build cache that is kept, in GiB")
 
@@ -47,9 +78,9 @@ class Settings:
         return host, int(port)
 
     @property
-    def buildx_folder(self) -> Path:
-        """Where buildx keeps what it knows of builders: the same for every call of it."""
-        return Path(self.work_folder) / "of-builder-buildx"
+    def places(self) -> int:
+        """Requests at once: those that build, and those that wait."""
+        return self.parallel_builds + self.queued_builds
 
 
 def buildx() -> str:

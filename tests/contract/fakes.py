@@ -42,7 +42,7 @@ class Event:
 class Server:
     """An HTTP server in a thread; `answer` is called for each request, one at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, address: str = "127.0.0.1") -> None:
         self.calls: list[Call] = []
         self.lock = threading.RLock()
         outer = self
@@ -68,13 +68,14 @@ class Server:
             def log_message(self, format: str, *args: object) -> None:
                 pass
 
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http = ThreadingHTTPServer((address, 0), Handler)
         self.http.daemon_threads = True
         self.http.handle_error = lambda request, client_address: None  # type: ignore[method-assign]
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.http.server_address[1]}"
+        address, port = self.http.server_address[:2]
+        return f"http://{address!s}:{port}"
 
     def answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
         raise NotImplementedError
@@ -98,10 +99,11 @@ def running(server: Server) -> Iterator[None]:
 class FakeGateway(Server):
     """OpenFaaS's gateway. A deployed function is ready after `polls_until_ready` looks at it."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, address: str = "127.0.0.1") -> None:
+        super().__init__(address)
         self.functions: dict[str, dict[str, Any]] = {}
         self.secrets: set[str] = set()
+        self.namespaces: list[str] | None = None
         self.queued: list[tuple[str, bytes, Mapping[str, str]]] = []
         self.handlers: dict[str, Callable[[Event], Mapping[str, Any]]] = {}
         self.polls_until_ready = 0
@@ -142,6 +144,8 @@ class FakeGateway(Server):
             return self._functions(method, query.get("namespace", [""])[0], body)
         if match := re.fullmatch(r"/system/function/([^/]+)", path):
             return self._status(match[1])
+        if path == "/system/namespaces" and self.namespaces is not None:
+            return 200, json.dumps(self.namespaces).encode()
         if path == "/system/secrets" and method == "GET":
             return 200, json.dumps([{"name": name} for name in sorted(self.secrets)]).encode()
         if path == "/system/logs":

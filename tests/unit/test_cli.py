@@ -110,7 +110,7 @@ def test_ports_can_be_chosen_until_the_containers_run_and_are_then_kept(
 
 def test_a_taken_port_names_the_setting_that_helps(state: State) -> None:
     tags = {"registry": "r", "of-builder": "b", "gateway": "g", "git-server": "s"}
-    for service in containers.services(state, tags):
+    for service in containers.services(state, tags, "builds"):
         said = str(containers.refused(service, "bind: address already in use"))
         assert f"port {service.published}" in said
         assert "_port=" in said

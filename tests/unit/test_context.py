@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nacl.public import PrivateKey
 
+from of_builder.sealed import Key
 from of_builder.tarball import unpack
 from sdk import context, signature
 from sdk.context import BuildConfig, SignedTar
@@ -17,6 +19,7 @@ from sdk.shrinkwrap import Context, shrinkwrap
 from sdk.stack import Function
 
 KEYS = Keys("payload-secret", (b"payload",))
+KEY = Key(PrivateKey.generate())
 CONFIG = BuildConfig("registry:5000/github/1/2/f:sha", {"A": "1"})
 FUNCTION = Function("f", lang="dockerfile", handler=".")
 
@@ -79,7 +82,7 @@ def test_long_and_unicode_names_arrive(tmp_path: Path) -> None:
 def test_of_builder_finds_the_digest_that_git_tar_sent(tmp_path: Path) -> None:
     signed = written(tmp_path / "t", {"a/b.sh": (b"x", 0o755), "c": (b"", 0o644)})
     (tmp_path / "work").mkdir()
-    job = unpack(signed.path, tmp_path / "work", entries_limit=100, bytes_limit=10**6)
+    job = unpack(signed.path, tmp_path / "work", KEY, entries_limit=100, bytes_limit=10**6)
     assert job.digest == signed.digest
 
 

@@ -12,11 +12,12 @@ import yaml
 from jsonschema import Draft7Validator
 
 from buildshiprun import deployment
-from buildshiprun.deployment import Spec
+from buildshiprun.sdk import specs
 from buildshiprun.sdk.errors import Refused
 from buildshiprun.sdk.gateway import Status
 from buildshiprun.sdk.messages import Owner, Repository, Shipment, Template
 from buildshiprun.sdk.settings import Settings
+from buildshiprun.sdk.specs import Spec
 from buildshiprun.sdk.stack import Function, Resources
 
 SETTINGS = Settings()
@@ -218,10 +219,10 @@ def test_what_is_too_large_for_an_annotation_is_left_out() -> None:
 
     big = replace(FUNCTION, environment={f"K{n}": secrets.token_hex(50) for n in range(100)})
     sent = deployment.complete(spec_of(replace(SHIPMENT, function=big)), "i", "n", None)
-    assert deployment.SPEC not in sent["annotations"]
+    assert specs.SPEC not in sent["annotations"]
     assert all(len(key) + len(value) <= 4_096 for key, value in sent["annotations"].items())
 
 
 @pytest.mark.parametrize("text", ["", "x", "####", "eJw=", "e30="])
 def test_a_damaged_annotation_is_no_version(text: str) -> None:
-    assert deployment.unpack(text) is None
+    assert specs.unpack(text) is None

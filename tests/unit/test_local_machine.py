@@ -98,7 +98,9 @@ def state(tmp_path: Path) -> State:
 
 
 def gateway(state: State) -> containers.Service:
-    return next(service for service in containers.services(state, TAGS) if service.alias == "gateway")
+    return next(
+        service for service in containers.services(state, TAGS, "builds") if service.alias == "gateway"
+    )
 
 
 def ensure(fake: FakeEngine, state: State) -> FakeContainer:
@@ -227,6 +229,7 @@ def test_an_up_whose_containers_do_not_start_decides_no_ports(
     monkeypatch.setattr("local.base_image.ensure", lambda client: "base")
     monkeypatch.setattr(images, "ensure", lambda client, base: TAGS)
     monkeypatch.setattr(containers, "ensure", failing)
+    monkeypatch.setattr("local.cgroup.ensure", lambda client: "")
     with pytest.raises(CommandError):
         machine.up(state, None)
     assert not state.exists

@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 from local.gateway.settings import Settings as GatewaySettings
 from of_builder.settings import Settings as BuilderSettings
+from registry.settings import Settings as RegistrySettings
 from sdk.errors import Misconfigured
 from sdk.settings import Settings, read
 from tests.conftest import ROOT
 
-TABLES = (Settings, BuilderSettings, GatewaySettings)
+TABLES = (Settings, BuilderSettings, GatewaySettings, RegistrySettings)
 
 
 def test_the_environment_is_read_at_call_time_and_empty_means_default() -> None:

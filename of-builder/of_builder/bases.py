@@ -1,0 +1,122 @@
+"""Base images: none may hold ONBUILD instructions, which would run in a build that does not show them."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from typing import NoReturn
+
+import cachetools
+import docker
+import msgspec
+
+from sdk.errors import Refused, Unavailable
+from sdk.registry import Reference
+
+from .buildkit import BuildKit
+
+_SECONDS = 10
+_KEPT_SECONDS = 600
+# Official images are for some ten, each with an attestation.
+PLATFORMS = 60
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+class Bases:
+    """Looks at base images, and remembers for a while what it saw."""
+
+    def __init__(self, buildkit: BuildKit) -> None:
+        self._buildkit = buildkit
+        self._seen: cachetools.TTLCache[str, list[str]] = cachetools.TTLCache(1000, _KEPT_SECONDS)
+
+    async def check(self, images: Sequence[str], environment: Mapping[str, str]) -> None:
+        """Raise `Refused` for an image with ONBUILD.
+
+        One that can't be looked at is BuildKit's to complain of, unless strangers' code is built: it may be
+        BuildKit alone that gets at it.
+        """
+        for image in images:
+            try:
+                found = await self._onbuild(image, environment)
+            except Unavailable:
+                if self._buildkit.settings.untrusted_builds:
+                    raise
+                continue
+            if found:
+                raise Refused(
+                    f"the base image {image} has ONBUILD instructions ({found[0][:80]}): use another"
+                )
+
+    async def _onbuild(self, image: str, environment: Mapping[str, str]) -> list[str]:
+        found = self._seen.get(image)  # once: a moment later it may be forgotten
+        if found is None:
+            config = None
+            if not self._buildkit.settings.buildkit_url:
+                # The engine's own BuildKit prefers what is in the engine's store.
+                config = await asyncio.to_thread(_in_engine, image)
+            found = _instructions(config or await self._in_registry(image, environment))
+            self._seen[image] = found
+        return found
+
+    async def _in_registry(self, image: str, environment: Mapping[str, str]) -> object:
+        """The image's configuration, or those of its platforms.
+
+        By its digest, the registry gives the configuration as it is: what buildx makes of it has no ONBUILD.
+        """
+        repository = Reference.parse(image.partition("@")[0]).repository
+        manifest = await self._raw(image, environment)
+        listed = [_digest(row) for row in _rows(manifest.get("manifests"))]
+        if len(listed) > PLATFORMS:
+            raise Refused(f"the base image {image} is for more than {PLATFORMS} platforms")
+        manifests = await self._all(repository, listed, environment) if listed else [manifest]
+        configs = [_digest(row) for manifest in manifests for row in _rows([manifest.get("config")])]
+        return await self._all(repository, configs, environment)
+
+    async def _all(
+        self, repository: str, digests: Sequence[str], environment: Mapping[str, str]
+    ) -> list[dict[str, object]]:
+        return await asyncio.gather(*(self._raw(f"{repository}@{one}", environment) for one in digests))
+
+    async def _raw(self, name: str, environment: Mapping[str, str]) -> dict[str, object]:
+        code, said = await self._buildkit.run("imagetools", "inspect", "--raw", "--", name, extra=environment)
+        try:
+            return (
+                msgspec.json.decode(said, type=dict[str, object]) if code == 0 else _unavailable(name, said)
+            )
+        except (msgspec.MsgspecError, RecursionError):
+            return _unavailable(name, said)
+
+
+def _in_engine(image: str) -> object | None:
+    try:
+        with closing(docker.from_env(timeout=_SECONDS, version="auto")) as client:
+            return dict(client.api.inspect_image(image))
+    except (docker.errors.DockerException, OSError):
+        return None
+
+
+def _instructions(config: object) -> list[str]:
+    """All ONBUILD instructions, wherever the configuration of an image, or of one per platform, has them."""
+    if isinstance(config, list):
+        return [line for part in config for line in _instructions(part)]
+    if isinstance(config, Mapping):
+        own = config.get("OnBuild") or []
+        return [str(line) for line in own] + [
+            line for part in config.values() for line in _instructions(part)
+        ]
+    return []
+
+
+def _rows(value: object) -> list[dict[str, object]]:
+    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
+
+
+def _digest(row: Mapping[str, object]) -> str:
+    digest = str(row.get("digest"))
+    return digest if _DIGEST.fullmatch(digest) else _unavailable(digest, "no digest")
+
+
+def _unavailable(image: str, said: str) -> NoReturn:
+    raise Unavailable(f"the base image {image} can't be looked at: {said.strip()[-300:]}")
