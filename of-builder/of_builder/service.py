@@ -60,7 +60,7 @@ class Service:
     def place(self) -> Iterator[None]:
         """A place for a request with its files: those that arrive count too."""
         if len(self.requests) >= self.settings.places:
-            raise Unavailable(f"{len(self.requests)} builds are running or waiting already")
+            raise Busy(f"{len(self.requests)} builds are running or waiting already")
         task = asyncio.current_task()
         assert task
         self.requests.add(task)
@@ -74,9 +74,7 @@ class Service:
         """The place is counted as its owner's: nobody's builds take all of them."""
         most = max(self.settings.parallel_builds + 1, self.settings.places // 2)
         if self.owners[job.owner] >= most:
-            raise Unavailable(
-                f"{self.owners[job.owner]} builds of {job.owner} are running or waiting already"
-            )
+            raise Busy(f"{self.owners[job.owner]} builds of {job.owner} are running or waiting already")
         self.owners[job.owner] += 1
         try:
             yield

@@ -461,6 +461,9 @@ def test_a_full_queue_is_503(settings: Settings, buildx: Buildx) -> None:
         refused = await client.post("/build", **signed(TARS[2], **NDJSON))
         assert [answer.status for answer in (first, waiting, refused)] == [200, 200, 503]
         assert refused.headers["Retry-After"] == "5"
+        # A push that waits for a place does not fail, however long (git-tar's patience).
+        with pytest.raises(Busy):
+            await built(client, 5, TARS[2])
         waiting.close()
         first.close()
         await until(lambda: not folders(settings))
