@@ -1,4 +1,4 @@
-"""What is deployed for a shipment, and whether it may be. Pure.
+"""What is deployed for a shipment. Pure.
 
 A deployment is the JSON that the gateway takes:
 https://github.com/openfaas/faas/blob/master/api-docs/spec.openapi.yml (FunctionDeployment).
@@ -10,7 +10,6 @@ import hashlib
 from collections.abc import Mapping
 
 from .sdk import naming, policy
-from .sdk.errors import Refused
 from .sdk.gateway import Status
 from .sdk.messages import Shipment
 from .sdk.settings import Settings
@@ -63,32 +62,6 @@ def complete(spec: Spec, image: str, nonce: str, last_ready: Spec | None) -> Spe
         if packed and len(packed) <= ANNOTATION_BYTES:
             whole["annotations"][name] = packed
     return whole
-
-
-def check_owner(current: Status | None, shipment: Shipment) -> None:
-    """Raise `Refused` unless the function is new, this repository's, or one that it takes over.
-
-    A repository that was deleted and made again has another id, but the same owner id and name.
-    """
-    if current is None:
-        return
-    labels = current.labels or {}
-    if f"{PREFIX}git-cloud" not in labels:
-        raise Refused(f"{current.name} is there and is not the cloud's: rename the function")
-    repository = shipment.repository
-    same_scm = labels.get(f"{PREFIX}git-scm") == shipment.scm
-    same_repo = labels.get(f"{PREFIX}git-repo-id") == str(repository.id)
-    made_again = labels.get(f"{PREFIX}git-owner-id") == str(repository.owner.id) and labels.get(
-        f"{PREFIX}git-repo"
-    ) == naming.label_value(repository.name)
-    if not (same_scm and (same_repo or made_again)):
-        private = labels.get(f"{PREFIX}git-private") == "1"
-        repo = "a private repository" if private else labels.get(f"{PREFIX}git-repo", "?")
-        theirs = f"{labels.get(f'{PREFIX}git-owner', '?')}/{repo}"
-        raise Refused(
-            f"{current.name} belongs to {theirs}; {repository.full_name} can't have a function of "
-            "that name: rename it"
-        )
 
 
 def is_unchanged(current: Status | None, spec: Spec) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from . import deployment
+from . import deployment, ownership
 from .sdk import naming, records
 from .sdk.builder import Builder
 from .sdk.errors import CloudError, Failed, Superseded, Unavailable
@@ -53,7 +53,7 @@ class Ship:
         where = url(self.settings, spec["service"], shipment)
         with records.stage("check", subject, name):
             current = self.gateway.get(spec["service"])
-            deployment.check_owner(current, shipment)
+            self._check_owner(current, shipment)
             self._check_secrets(shipment, spec)
         if current and deployment.is_unchanged(current, spec):
             records.emit("deploy", subject, name, Stage("unchanged", url=where), 0)
@@ -65,7 +65,7 @@ class Ship:
         image = self._image(shipment, repository, digest)
         with records.stage("deploy", subject, name) as told:
             told.url = where
-            self._deploy(spec, image, current, told.log)
+            self._deploy(spec, image, shipment, told.log)
         return Shipped("ok", image)
 
     def _image(self, shipment: Shipment, repository: str, digest: str) -> str:
@@ -85,9 +85,14 @@ class Ship:
                 f"the local cloud by `python -m local secret set {owner} NAME`"
             )
 
-    def _deploy(self, spec: Spec, image: str, current: Status | None, log: list[str]) -> None:
+    def _check_owner(self, current: Status | None, shipment: Shipment) -> None:
+        ownership.check_owner(current, shipment, adopt_legacy=self.settings.adopt_legacy)
+
+    def _deploy(self, spec: Spec, image: str, shipment: Shipment, log: list[str]) -> None:
         started = datetime.now(timezone.utc).isoformat()
-        previous = deployment.last_ready(self._settled(current))
+        current = self._settled(self.gateway.get(spec["service"]))
+        self._check_owner(current, shipment)  # somebody else may have taken the name during the build
+        previous = deployment.last_ready(current)
         nonce = self._put(deployment.complete(spec, image, uuid.uuid4().hex, previous), current)
         try:
             self._await_ready(spec["service"], nonce)
@@ -112,7 +117,8 @@ class Ship:
         error: CloudError = Unavailable(f"{service}: the gateway took the deploy, but does not show it")
         for _ in range(PUT_TRIES):
             try:
-                self.gateway.deploy(spec)
+                # An update of what nobody had would overwrite whoever came first.
+                (self.gateway.deploy if before else self.gateway.create)(spec)
             except CloudError as raised:
                 error = raised
             found = deployment.nonce_of(self.gateway.get(service))

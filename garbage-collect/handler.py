@@ -3,54 +3,108 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from .sdk import messages, naming, records, secrets
 from .sdk.edge import Answer, Event, answer, function
 from .sdk.errors import CloudError, Upstream
-from .sdk.gateway import Gateway
-from .sdk.messages import Collect
-from .sdk.records import Subject
+from .sdk.gateway import Gateway, Status
+from .sdk.messages import Collect, Inventory
+from .sdk.records import Stage, Subject
 from .sdk.settings import Settings
-from .stale import is_owned, stale
+from .stale import check_kept, check_limit, held, is_moved, is_owned, leaving
 
 GONE_SECONDS = 10
 
 
-@function("garbage-collect", takes="POST of buildshiprun's garbage request, signed in X-Cloud-Signature")
+@function("garbage-collect", takes="POST of a garbage request or inventory, signed in X-Cloud-Signature")
 def handle(event: Event, context: Any) -> Answer:
     settings = Settings.read()
     keys = secrets.read("payload-secret", settings.secret_mount_path)
     body = messages.verified(event.body, event.headers, keys)
-    request = messages.unseal(body, "garbage-collect", Collect, max_age=settings.message_max_age)
+    age = settings.message_max_age
+    if messages.carries(body, "inventory"):
+        asked = messages.unseal(body, "garbage-collect", Inventory, max_age=age)
+        return answer(200, inventory(asked, settings))
+    request = messages.unseal(body, "garbage-collect", Collect, max_age=age)
     subject = Subject(request.delivery, request.owner, request.repo, request.sha)
     with records.stage("collect", subject) as told:
-        removed, failed = collect(Gateway.of(settings), request, settings.allowed_namespaces)
-        told.log = [f"removed {name}" for name in removed]
-        if failed:
-            raise Upstream("could not be deleted: " + ", ".join(sorted(failed)), details={"removed": removed})
-    return answer(200, {"removed": removed})
+        return answer(200, tidy(request, settings, told))
 
 
-def collect(
-    gateway: Gateway, request: Collect, namespaces: Sequence[str]
-) -> tuple[list[str], dict[str, str]]:
-    """Delete what is stale; the names deleted, and those that could not be with the reason."""
-    removed: list[str] = []
-    failed: dict[str, str] = {}
+def tidy(request: Collect, settings: Settings, told: Stage) -> Mapping[str, Any]:
+    """Delete what is stale, all or, at the first doubt, nothing; a dry run only says what it would do."""
+    there = functions(Gateway.of(settings), settings.allowed_namespaces)
+    doomed = chosen(there, request)
+    names = sorted(each.shown for each in doomed)
+    try:
+        if doomed:
+            check_kept(((space.namespace, status) for space, found in there for status in found), request)
+        lost = [each.shown for each in doomed if not is_moved(each.status, request)]
+        check_limit(lost, settings.delete_limit if request.limit is None else request.limit)
+    except CloudError as error:
+        if not request.dry_run:
+            raise type(error)(error.message, details={"would_remove": names}) from None
+        told.outcome = "skipped"
+        return {"removed": [], "would_remove": names, "refused": error.message}
+    if request.dry_run:
+        told.outcome, told.log = "skipped", [f"would remove {name}" for name in names]
+        return {"removed": [], "would_remove": names}
+    removed, failed = collect(doomed, request)
+    told.log = [f"removed {name}" for name in removed]
+    if failed:
+        raise Upstream("could not be deleted: " + ", ".join(sorted(failed)), details={"removed": removed})
+    return {"removed": removed}
+
+
+def inventory(asked: Inventory, settings: Settings) -> Mapping[str, Any]:
+    """Which repositories have functions here, and which."""
+    there = functions(Gateway.of(settings), settings.allowed_namespaces)
+    found = held([status for _, statuses in there for status in statuses], asked.scm, asked.inventory)
+    return {"repositories": [asdict(each) for each in found]}
+
+
+def functions(gateway: Gateway, namespaces: Sequence[str]) -> list[tuple[Gateway, list[Status]]]:
+    """All functions: of the default namespace, and of each other one."""
     default = gateway.list()
     known = {function.namespace for function in default}  # the default namespace by its name
     others = [replace(gateway, namespace=name) for name in namespaces if name not in known]
-    for there, functions in [(gateway, default), *((other, other.list()) for other in others)]:
-        for name in stale(functions, request, there.namespace):
-            shown = naming.qualified(name, there.namespace)
-            try:
-                if delete(there, name, request):
-                    removed.append(shown)
-            except CloudError as error:
-                failed[shown] = error.message
+    return [(gateway, default), *((other, other.list()) for other in others)]
+
+
+@dataclass(frozen=True)
+class Doomed:
+    """A function that is to go, and where it is."""
+
+    gateway: Gateway
+    status: Status
+
+    @property
+    def shown(self) -> str:
+        return naming.qualified(self.status.name, self.gateway.namespace)
+
+
+def chosen(there: Sequence[tuple[Gateway, Sequence[Status]]], request: Collect) -> list[Doomed]:
+    found = [
+        Doomed(gateway, status)
+        for gateway, statuses in there
+        for status in leaving(statuses, request, gateway.namespace)
+    ]
+    return sorted(found, key=lambda each: each.shown)
+
+
+def collect(doomed: Sequence[Doomed], request: Collect) -> tuple[list[str], dict[str, str]]:
+    """Delete them; the names deleted, and those that could not be with the reason."""
+    removed: list[str] = []
+    failed: dict[str, str] = {}
+    for each in doomed:
+        try:
+            if delete(each.gateway, each.status.name, request):
+                removed.append(each.shown)
+        except CloudError as error:
+            failed[each.shown] = error.message
     return removed, failed
 
 
@@ -61,7 +115,7 @@ def delete(gateway: Gateway, name: str, request: Collect) -> bool:
         return False
     gateway.delete(name)
     deadline = time.monotonic() + GONE_SECONDS
-    while gateway.get(name) is not None:
+    while (current := gateway.get(name)) and is_owned(current, request):
         if time.monotonic() > deadline:
             raise Upstream(f"{name} is still there {GONE_SECONDS} s after it was deleted")
         time.sleep(0.1)

@@ -1,19 +1,24 @@
-"""gh-push: checks that an event is GitHub's, answers at once, and queues a push for git-tar."""
+"""gh-push: checks that an event is GitHub's, answers at once, and queues what git-tar has to look at."""
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from . import push
 from .sdk import messages, secrets, signature
+from .sdk.customers import Customers
 from .sdk.edge import Answer, Event, answer, function
 from .sdk.errors import TooLarge
 from .sdk.gateway import Gateway
+from .sdk.messages import Left, Push
 from .sdk.settings import Settings
 
 # GitHub waits for 10 s; two tries of connecting and queueing take 8 s at most.
 QUEUE_SECONDS = 2
+CUSTOMERS_SECONDS = 1.5
+CUSTOMERS = Customers()
 # What the queue of OpenFaaS CE takes in one message.
 QUEUE_BYTES = 256_000
 
@@ -35,10 +40,24 @@ def handle(event: Event, context: Any) -> Answer:
     )
     if isinstance(found, push.Ignored):
         return answer(200, {"delivery": delivery, "ignored": found.reason})
+    if isinstance(found, Push):
+        CUSTOMERS.check(found.repository.owner.login, settings, CUSTOMERS_SECONDS)
+    hand_over(found, settings)
+    return answer(202, {"delivery": delivery, "queued": described(found)})
+
+
+def hand_over(found: Push | Left, settings: Settings) -> None:
+    """Queue it for git-tar."""
     body = messages.seal("git-tar", found)
     if len(body) > QUEUE_BYTES:
-        raise TooLarge(f"the push's description has {len(body)} bytes, {QUEUE_BYTES} can be queued")
+        raise TooLarge(f"the event's description has {len(body)} bytes, {QUEUE_BYTES} can be queued")
     payload = secrets.read("payload-secret", settings.secret_mount_path)
     Gateway(settings.gateway_url).queue("git-tar", body, messages.headers(body, payload), QUEUE_SECONDS)
-    queued = {"repository": found.repository.full_name, "ref": found.ref, "after": found.after}
-    return answer(202, {"delivery": delivery, "queued": queued})
+
+
+def described(found: Push | Left) -> Mapping[str, Any]:
+    """What was queued, for who looks at GitHub's list of deliveries."""
+    if isinstance(found, Push):
+        return {"repository": found.repository.full_name, "ref": found.ref, "after": found.after}
+    left = found.left
+    return {"left": left.cause, "owner": left.owner.login, "repositories": left.repositories or "all"}

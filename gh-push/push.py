@@ -1,4 +1,4 @@
-"""Which of GitHub's events interest us, and what git-tar needs of a push. Pure.
+"""Which of GitHub's events interest us, and what git-tar needs of them. Pure.
 
 https://docs.github.com/en/webhooks/webhook-events-and-payloads#push
 """
@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from . import leaving
 from .sdk.errors import Malformed
-from .sdk.messages import NO_COMMIT, Installation, Push, Repository, decode
+from .sdk.messages import NO_COMMIT, Installation, Left, Push, Repository, decode
 
 BRANCH = "refs/heads/"
 
@@ -34,14 +35,17 @@ class _PushEvent:
 
 def interpret(
     body: bytes, event: str | None, delivery: str, *, scm: str, build_branch: str
-) -> Push | Ignored:
+) -> Push | Left | Ignored:
     """What to do with a delivery whose signature is good. Raises `Malformed`."""
     if not event:
         raise Malformed("the header X-GitHub-Event is missing")
     if event == "ping":
         return Ignored("pong")
+    if event in leaving.EVENTS:
+        found = leaving.interpret(event, body, delivery, scm=scm, build_branch=build_branch)
+        return Ignored(found) if isinstance(found, str) else found
     if event != "push":
-        return Ignored(f"event {event} is not used here: only push is")
+        return Ignored(f"event {event} is not used here")
     push = decode(body, _PushEvent)
     if not push.ref.startswith(BRANCH):
         return Ignored(f"{push.ref} is not a branch")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from .sdk.errors import CloudError, Unavailable
+from .sdk.errors import CloudError, Refused, Unavailable
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,10 @@ def _pass(branch: Branch, head: str) -> Report:
         return Report(head, "failed", results, error=_summary(broken, len(results)))
     if branch.head() != head:
         return Report(head, "superseded", results)  # collect only what this head's stack leaves out
-    removed = tuple(branch.finish(head, [result.name for result in results]))
+    try:
+        removed = tuple(branch.finish(head, [result.name for result in results]))
+    except Refused as error:
+        return Report(head, "failed", results, error=f"everything is live, but {error.message}")
     return Report(head, "ok", results, removed)
 
 

@@ -10,14 +10,17 @@ from typing import Any
 
 from . import github
 from .converge import Report, converge
+from .departure import Leaving
 from .fetch import Remote
 from .mirrors import Mirrors
 from .patience import Patience
 from .pipeline import Pipeline
 from .sdk import messages, records, secrets
+from .sdk.customers import Customers
 from .sdk.edge import Answer, Event, answer, function
-from .sdk.errors import Failed, Unavailable, Upstream
-from .sdk.messages import Push
+from .sdk.errors import Busy, CloudError, Failed, Unavailable, Upstream
+from .sdk.messages import Left, Push
+from .sdk.secrets import Keys
 from .sdk.settings import Settings
 from .sdk.slots import Slots
 from .template_cache import TemplateCache
@@ -27,15 +30,23 @@ MIRRORS = Mirrors(Path(tempfile.gettempdir()) / "git-tar-mirrors")
 TEMPLATES = TemplateCache(Path(tempfile.gettempdir()) / "git-tar-templates", MIRRORS)
 TOKENS = github.Tokens()
 PATIENCE = Patience()
+CUSTOMERS = Customers()
+CUSTOMERS_SECONDS = 10
 BUSY = "another push of this repository is on its way and takes this one along"
 
 
-@function("git-tar", takes="POST of gh-push's message, signed in X-Cloud-Signature")
+@function("git-tar", takes="POST of gh-push's messages, signed in X-Cloud-Signature")
 def handle(event: Event, context: Any) -> Answer:
     settings = Settings.read()
     keys = secrets.read("payload-secret", settings.secret_mount_path)
     body = messages.verified(event.body, event.headers, keys)
-    push = messages.unseal(body, "git-tar", Push)
+    if messages.carries(body, "left"):
+        return leave(messages.unseal(body, "git-tar", Left), settings, keys)
+    return deploy(messages.unseal(body, "git-tar", Push), settings, keys)
+
+
+def deploy(push: Push, settings: Settings, keys: Keys) -> Answer:
+    """Make the cluster match the branch."""
     deadline = time.monotonic() + settings.push_timeout
     remote = Remote(push.repository.clone_url)
     pipeline = Pipeline(push, remote, settings, keys, MIRRORS, TEMPLATES, deadline)
@@ -43,6 +54,8 @@ def handle(event: Event, context: Any) -> Answer:
     try:
         with SLOTS.taken(settings.parallel_long_calls, repository, busy=BUSY):
             push, remote = github.located(push, TOKENS, settings)
+            # Again, and by the owner of now: the push may have been queued before the list changed.
+            CUSTOMERS.check(push.repository.owner.login, settings, CUSTOMERS_SECONDS)
             pipeline = replace(pipeline, push=push, remote=remote)
             report = converge(pipeline, settings.converge_rounds)
             PATIENCE.forget(push.delivery)
@@ -53,6 +66,25 @@ def handle(event: Event, context: Any) -> Answer:
     if report.outcome == "failed":
         raise Failed(report.error, details={"report": asdict(report)})
     return answer(200, {"delivery": push.delivery, **asdict(report)})
+
+
+def leave(left: Left, settings: Settings, keys: Keys) -> Answer:
+    """Remove what GitHub confirms is gone; nothing else."""
+    deadline = time.monotonic() + settings.push_timeout
+    try:
+        outcomes = Leaving(left, settings, keys, TOKENS, SLOTS, deadline).work()
+        waiting = [each for each in outcomes if each.outcome in ("retry", "busy")]
+        if waiting:
+            kind = Busy if all(each.outcome == "busy" for each in waiting) else Unavailable
+            raise kind("; ".join(each.error for each in waiting))
+        PATIENCE.forget(left.delivery)
+    except CloudError as error:
+        raise given_up(error, PATIENCE.lost_since(left.delivery, error), settings) from error
+    failed = [each.error for each in outcomes if each.outcome in ("failed", "refused")]
+    told = [asdict(each) for each in outcomes]
+    if failed:
+        raise Failed("; ".join(failed), details={"repositories": told})
+    return answer(200, {"delivery": left.delivery, "left": left.left.cause, "repositories": told})
 
 
 def given_up(error: Exception, seconds: float, settings: Settings) -> Exception:

@@ -17,7 +17,7 @@ from rich.table import Table
 from sdk import __version__, naming, secrets, signature, stack
 from sdk.errors import CloudError, Malformed
 
-from . import author
+from . import author, garbage
 from . import up as machine
 from .errors import CommandError
 from .state import State
@@ -101,6 +101,21 @@ def retry(sha: str | None, folder: Path) -> None:
     """Deploy the last push of a repository again."""
     _running()
     author.retry(folder, sha)
+
+
+@main.command()
+@click.argument("repository", metavar="OWNER/REPO")
+@click.option("--keep", default="", metavar="A,B", help="Functions that stay, as stack.yml names them.")
+@click.option("--uninstall", is_flag=True, help="Keep none: the repository has left.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
+@click.option("--limit", type=click.IntRange(0), help="Delete so many at most, instead of delete_limit.")
+def collect(repository: str, keep: str, uninstall: bool, dry_run: bool, limit: int | None) -> None:
+    """Delete the functions of OWNER/REPO that are not among those to keep."""
+    names = tuple(name.strip() for name in keep.split(",") if name.strip())
+    if bool(names) == uninstall:
+        raise click.UsageError("name the functions that stay, with --keep, or say --uninstall")
+    for line in garbage.collect(repository, names, _running(), dry_run=dry_run, limit=limit):
+        click.echo(line)
 
 
 @main.group()

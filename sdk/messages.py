@@ -65,6 +65,29 @@ class Push:
 
 
 @dataclass(frozen=True)
+class Departure:
+    """What may have left: repositories by id, or all of the owner's if none is named.
+
+    `cause` is for people: GitHub's event and action. `installation` is 0 if the event names none.
+    """
+
+    cause: str
+    owner: Owner
+    installation: int = 0
+    repositories: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Left:
+    """gh-push → git-tar: a hint that repositories are no longer the App's. It orders nothing either."""
+
+    scm: str
+    delivery: str
+    left: Departure
+    at: float = 0
+
+
+@dataclass(frozen=True)
 class Template:
     """Where a function's template came from; empty for `lang: dockerfile`."""
 
@@ -119,7 +142,8 @@ class Collect:
     """buildshiprun → garbage-collect: the original's garbage request, with ids.
 
     `functions` are names as stack.yml has them, with `.namespace` if one is named there. An empty list is
-    refused: absence deletes nothing.
+    refused, as absence deletes nothing, unless `uninstall` and the reason both say that the repository left.
+    `dry_run` deletes nothing; `limit` is the operator's word for more than the setting delete_limit.
     """
 
     scm: str
@@ -131,6 +155,37 @@ class Collect:
     functions: tuple[str, ...]
     sha: str
     reason: str
+    uninstall: bool = False
+    dry_run: bool = False
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Repositories by id, or all of an owner's if none is named."""
+
+    owner_id: int = 0
+    repositories: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """git-tar → garbage-collect: which of these repositories have functions in the cluster?"""
+
+    scm: str
+    delivery: str
+    inventory: Asked
+
+
+@dataclass(frozen=True)
+class Held:
+    """A repository that has functions in the cluster, as their labels name it."""
+
+    id: int
+    name: str
+    owner: str
+    owner_id: int
+    functions: tuple[str, ...]
 
 
 def seal(receiver: str, message: object, *, now: float | None = None) -> bytes:
@@ -147,6 +202,14 @@ def verified(body: bytes, headers: Mapping[str, str], keys: Keys) -> bytes:
     """The body, once its signature is found good; `Unauthorized` otherwise."""
     verify(body, headers.get(CLOUD_HEADER), keys)
     return body
+
+
+def carries(body: bytes, field: str) -> bool:
+    """Whether a verified message is the kind that has `field`: some receivers take several kinds."""
+    try:
+        return field in decode(body, dict[str, Any])
+    except Malformed:
+        return False
 
 
 def unseal(body: bytes, receiver: str, kind: type[T], *, max_age: float | None = None) -> T:

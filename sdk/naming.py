@@ -11,6 +11,9 @@ CLOUD = "com.openfaas.cloud."
 SERVICE = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 SCM_PREFIX = {"github": "gh", "gitlab": "gl", "local": "local"}
 
+# The most that Kubernetes takes as a label's value.
+LABEL_LENGTH = 63
+
 # What stands beside our functions in a cluster; nobody's function may take such a name.
 NEIGHBOURS = frozenset(
     "of-builder of-buildkit registry gateway queue-worker basic-auth-plugin nats prometheus".split()
@@ -63,5 +66,5 @@ def label_value(text: str) -> str:
 
     https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set
     """
-    safe = re.sub(r"[^A-Za-z0-9._-]", "-", text)[:63]
+    safe = re.sub(r"[^A-Za-z0-9._-]", "-", text)[:LABEL_LENGTH]
     return safe.strip("._-")

@@ -77,6 +77,17 @@ class Settings:
     mirrors_limit_mb: int = setting(2048, "most that these mirrors take, in MiB")
     github_app_id: str = setting("", "the GitHub App whose secret `private-key` reads private repositories")
     github_api_url: str = setting("https://api.github.com", "GitHub's REST API")
+    validate_customers: bool = setting(False, "whether only owners on the list of customers may deploy")
+    customers_path: str = setting(
+        "", "file with that list, a login per line; if empty, the secret `customers`, if it is there"
+    )
+    customers_url: str = setting("", "the same list by HTTP, where there is no file; kept for 5 minutes")
+    adopt_legacy: bool = setting(
+        False,
+        "whether a repository takes over functions with the labels of OpenFaaS Cloud of 2018 that name its "
+        "owner and itself",
+    )
+    delete_limit: int = setting(10, "more functions are not deleted at once without the operator's word")
     build_args: Mapping[str, str] = setting({}, "build args added to every build, `NAME=value` comma list")
     allowed_build_args: tuple[str, ...] = setting(
         ("*",), "build args that an author may set; `*` for any text"

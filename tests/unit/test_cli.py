@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
@@ -15,9 +17,10 @@ from local.cli import main
 from local.errors import CommandError
 from local.publish import Publisher
 from local.state import SECRETS, State
-from sdk import signature, stack
+from sdk import messages, signature, stack
 from sdk.builder import Builder, Built
-from sdk.gateway import Gateway
+from sdk.gateway import Gateway, Status
+from sdk.messages import Collect
 from sdk.secrets import Keys
 from tests.conftest import ROOT
 from tests.repositories import Origin
@@ -168,6 +171,61 @@ def test_the_cluster_is_told_of_a_secret_once_and_again_when_its_value_is_new(
     del cluster["payload-secret"]
     publisher.secrets()
     assert told == ["payload-secret"]
+
+
+class Collector:
+    """The gateway as `collect` needs it: its functions, and garbage-collect behind it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *functions: Status) -> None:
+        self.asked: list[Collect] = []
+
+        def invoke(
+            gateway: Gateway, name: str, body: bytes, headers: Mapping[str, str], read_seconds: float
+        ) -> bytes:
+            self.asked.append(messages.unseal(body, name, Collect))
+            removed = [] if self.asked[-1].dry_run else ["alice-one"]
+            return json.dumps({"removed": removed, "would_remove": ["alice-one"][len(removed) :]}).encode()
+
+        monkeypatch.setattr(Gateway, "list", lambda gateway: list(functions))
+        monkeypatch.setattr(Gateway, "invoke", invoke)
+
+
+def function(name: str, repo_id: str = "7") -> Status:
+    labels = {"scm": "local", "owner": "alice", "owner-id": "3", "repo": "Hello", "repo-id": repo_id}
+    return Status(name, labels={f"com.openfaas.cloud.git-{key}": text for key, text in labels.items()})
+
+
+def test_collect_asks_for_what_is_kept_by_the_repositorys_id(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collector = Collector(monkeypatch, function("alice-one"), Status("gateway"), function("x", "seven"))
+    assert run("collect", "alice/hello", "--keep", "a, b") == (0, "removed alice-one\n")
+    assert run("collect", "ALICE/Hello", "--uninstall", "--dry-run", "--limit", "3") == (
+        0,
+        "would remove alice-one\n",
+    )
+    kept, all_ = collector.asked
+    assert (kept.scm, kept.owner, kept.owner_id, kept.repo, kept.repo_id) == ("local", "alice", 3, "Hello", 7)
+    assert (kept.functions, kept.reason, kept.uninstall, kept.limit) == (("a", "b"), "push", False, None)
+    assert (all_.functions, all_.reason, all_.uninstall, all_.limit) == ((), "uninstall", True, 3)
+
+
+@pytest.mark.parametrize("arguments", [(), ("--keep", "a", "--uninstall"), ("--keep", " , ")])
+def test_collect_deletes_all_only_if_told_so(
+    arguments: tuple[str, ...], state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collector = Collector(monkeypatch, function("alice-one"))
+    code, output = run("collect", "alice/hello", *arguments)
+    assert (code, "or say --uninstall" in output, collector.asked) == (2, True, [])
+
+
+def test_collect_of_a_name_that_none_or_two_have_is_refused(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collector = Collector(monkeypatch, function("alice-one"), function("alice-two", "8"))
+    assert "ids 7, 8" in run("collect", "alice/hello", "--uninstall")[1]
+    assert "no function is of alice/other" in run("collect", "alice/other", "--uninstall")[1]
+    assert not collector.asked
 
 
 def test_an_empty_secret_is_refused(state: State) -> None:

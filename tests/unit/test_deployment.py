@@ -13,7 +13,6 @@ from jsonschema import Draft7Validator
 
 from buildshiprun import deployment
 from buildshiprun.sdk import specs
-from buildshiprun.sdk.errors import Refused
 from buildshiprun.sdk.gateway import Status
 from buildshiprun.sdk.messages import Owner, Repository, Shipment, Template
 from buildshiprun.sdk.settings import Settings
@@ -157,44 +156,6 @@ def test_an_operators_setting_is_a_change() -> None:
 def test_a_function_that_is_not_ready_is_deployed_again(change: dict[str, Any]) -> None:
     """Skipping needs the function to be ready, not only its annotations to be equal."""
     assert not deployment.is_unchanged(deployed(**change), spec_of())
-
-
-def test_a_new_function_and_ones_own_may_be_deployed() -> None:
-    deployment.check_owner(None, SHIPMENT)
-    deployment.check_owner(deployed(), SHIPMENT)
-    renamed = replace(REPOSITORY, name="new-name", full_name="Codertocat/new-name")
-    deployment.check_owner(deployed(), replace(SHIPMENT, repository=renamed))
-
-
-def test_a_repository_that_was_made_again_takes_its_functions_over() -> None:
-    deployment.check_owner(deployed(), replace(SHIPMENT, repository=replace(REPOSITORY, id=8)))
-
-
-def test_another_owners_function_is_refused_and_both_are_named() -> None:
-    """Flaw 3: owner `a` with `b-c` overwrote owner `a-b`'s function `c`."""
-    theirs = replace(
-        REPOSITORY, id=9, name="other", full_name="codertocat-x/other", owner=Owner("codertocat-x", 4)
-    )
-    with pytest.raises(Refused, match=r"belongs to Codertocat/Hello-World; codertocat-x/other"):
-        deployment.check_owner(deployed(), replace(SHIPMENT, repository=theirs))
-
-
-def test_a_private_repositorys_name_is_not_told() -> None:
-    private = deployed(replace(SHIPMENT, repository=replace(REPOSITORY, private=True)))
-    theirs = replace(REPOSITORY, id=9, name="other", owner=Owner("x", 4))
-    with pytest.raises(Refused) as raised:
-        deployment.check_owner(private, replace(SHIPMENT, repository=theirs))
-    assert "Hello-World" not in raised.value.message.partition(";")[0]
-
-
-def test_a_function_that_is_not_the_clouds_is_refused() -> None:
-    with pytest.raises(Refused, match="not the cloud's"):
-        deployment.check_owner(deployed(labels={"a": "b"}), SHIPMENT)
-
-
-def test_the_same_ids_of_another_scm_are_another_repository() -> None:
-    with pytest.raises(Refused):
-        deployment.check_owner(deployed(), replace(SHIPMENT, scm="gitlab"))
 
 
 def test_no_more_is_requested_than_is_allowed() -> None:

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from garbage_collect.sdk.errors import Refused
+from garbage_collect.sdk.errors import Refused, Unavailable
 from garbage_collect.sdk.gateway import Status
-from garbage_collect.sdk.messages import Collect
-from garbage_collect.stale import stale
+from garbage_collect.sdk.messages import Asked, Collect
+from garbage_collect.stale import check_kept, held, stale
 
 REQUEST = Collect("github", "d", "Alice", 3, "hello", 7, ("keep", "also"), "a" * 40, "push")
 CLOUD = "com.openfaas.cloud."
@@ -59,3 +59,48 @@ def test_nothing_kept_or_foreign_is_ever_stale(functions: list[Status], keep: li
     assert not set(found) & {f"alice-{name}" for name in keep}
     for name in found:
         assert any(status.name == name and status == function(name) for status in functions)
+
+
+@given(
+    st.lists(st.builds(function, st.sampled_from(["alice-keep", "bob-keep", "git-tar"]), st.integers(6, 8))),
+    st.booleans(),
+    st.sampled_from(["push", "uninstall", ""]),
+    st.lists(st.sampled_from(["keep", "x"])),
+)
+def test_everything_goes_only_if_both_words_say_so(
+    functions: list[Status], uninstall: bool, reason: str, keep: list[str]
+) -> None:
+    request = replace(REQUEST, functions=tuple(keep), uninstall=uninstall, reason=reason)
+    try:
+        found = stale(functions, request)
+    except Refused:
+        assert not keep or uninstall or reason == "uninstall"
+    else:
+        assert bool(keep) is not (uninstall and reason == "uninstall")
+        assert "git-tar" not in found
+
+
+def test_what_stays_may_be_named_with_its_namespace() -> None:
+    labels = function("x").labels
+    there = [
+        ("", Status("alice-keep", namespace="fn", labels=labels)),
+        ("dev", Status("alice-also", namespace="dev", labels=labels)),
+    ]
+    for keep in (("keep", "also.dev"), ("keep.fn",)):
+        check_kept(there, replace(REQUEST, functions=keep))
+    for keep in (("also",), ("keep.dev",), ("keep", "gone")):
+        with pytest.raises(Unavailable, match="nothing is deleted"):
+            check_kept(there, replace(REQUEST, functions=keep))
+
+
+LABELS = st.dictionaries(
+    st.sampled_from([f"{CLOUD}git-{name}" for name in "cloud scm repo-id owner-id".split()]),
+    st.sampled_from(["1", "github", "7", "3"]) | st.text(),
+)
+
+
+@given(st.lists(st.builds(lambda labels: Status("alice-x", labels=labels), LABELS)))
+def test_whatever_the_labels_the_inventory_holds_what_was_asked_for(functions: list[Status]) -> None:
+    assert {each.owner_id for each in held(functions, "github", Asked(3))} <= {3}
+    assert {each.id for each in held(functions, "github", Asked(3, (7,)))} <= {7}
+    assert held(functions, "github", Asked()) == []

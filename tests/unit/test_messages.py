@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 from sdk import messages
 from sdk.errors import CloudError, Malformed, Unauthorized
-from sdk.messages import Collect, Owner, Push, Repository, Shipment
+from sdk.messages import (
+    Collect,
+    Departure,
+    Inventory,
+    Left,
+    Owner,
+    Push,
+    Repository,
+    Shipment,
+)
 from sdk.secrets import Keys
 from sdk.stack import Function, Resources
 
@@ -30,6 +39,21 @@ PUSH = Push("github", "d-1", "refs/heads/master", "0" * 40, "a" * 40, REPOSITORY
 def test_a_message_comes_back_as_it_was_sealed() -> None:
     body = messages.seal("git-tar", PUSH, now=1000)
     assert messages.unseal(body, "git-tar", Push) == Push(**{**vars(PUSH), "at": 1000})
+
+
+def test_the_kinds_of_one_receiver_are_told_apart() -> None:
+    left = Left("github", "d-1", Departure("repository deleted", Owner("alice", 3), 9, (7,)))
+    body = messages.seal("git-tar", left, now=1000)
+    assert json.loads(body)["left"] == {
+        "cause": "repository deleted",
+        "owner": {"login": "alice", "id": 3},
+        "installation": 9,
+        "repositories": [7],
+    }
+    assert messages.carries(body, "left")
+    assert messages.unseal(body, "git-tar", Left) == Left(**{**vars(left), "at": 1000})
+    assert not messages.carries(messages.seal("git-tar", PUSH), "left")
+    assert not any(messages.carries(odd, "left") for odd in (b"", b"[]", b'"left"', b"\xff", b"[" * 100_000))
 
 
 def test_the_signed_body_says_whom_it_is_for_and_when_it_was_made() -> None:
@@ -83,7 +107,7 @@ def test_whatever_is_no_message_is_malformed(body: bytes) -> None:
 
 @given(st.binary() | st.text().map(str.encode))
 def test_no_bytes_raise_anything_else(body: bytes) -> None:
-    for kind in (Push, Shipment, Collect):
+    for kind in (Push, Left, Shipment, Collect, Inventory):
         with pytest.raises(CloudError):
             messages.unseal(body, "git-tar", kind)
 
