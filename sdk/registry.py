@@ -147,6 +147,8 @@ class Registry:
 
     url: str
     login: tuple[str, str] | None = field(default=None, repr=False)
+    seconds: float = _READ_SECONDS
+    retries: int = 3
 
     def ping(self) -> None:
         """Whether it is there, and lets us in."""
@@ -262,13 +264,13 @@ class Registry:
         if authorization:
             sent["Authorization"] = authorization
         try:
-            return session().request(
+            return session(self.retries).request(
                 method,
                 self.url.rstrip("/") + target,
                 data=data,
                 headers=sent,
                 stream=stream,
-                timeout=(CONNECT_SECONDS, _READ_SECONDS),
+                timeout=(CONNECT_SECONDS, self.seconds),
             )
         except requests.RequestException as error:
             raise Unavailable(f"the registry does not answer: {reason(error)}") from None

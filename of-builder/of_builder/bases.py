@@ -18,7 +18,7 @@ from sdk.registry import Reference
 from .buildkit import BuildKit
 
 _SECONDS = 10
-_KEPT_SECONDS = 600
+_KEPT_SECONDS, _MISSED_SECONDS = 600, 60
 # Official images are for some ten, each with an attestation.
 PLATFORMS = 60
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -30,6 +30,7 @@ class Bases:
     def __init__(self, buildkit: BuildKit) -> None:
         self._buildkit = buildkit
         self._seen: cachetools.TTLCache[str, list[str]] = cachetools.TTLCache(1000, _KEPT_SECONDS)
+        self._missed: cachetools.TTLCache[str, bool] = cachetools.TTLCache(1000, _MISSED_SECONDS)
 
     async def check(self, images: Sequence[str], environment: Mapping[str, str]) -> None:
         """Raise `Refused` for an image with ONBUILD.
@@ -38,11 +39,14 @@ class Bases:
         BuildKit alone that gets at it.
         """
         for image in images:
+            if image in self._missed:
+                continue  # each build would wait for it again
             try:
                 found = await self._onbuild(image, environment)
             except Unavailable:
                 if self._buildkit.settings.untrusted_builds:
                     raise
+                self._missed[image] = True
                 continue
             if found:
                 raise Refused(

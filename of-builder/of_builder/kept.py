@@ -54,9 +54,12 @@ class Log:
                 self._sizes[1] -= len(self.tail.popleft().encode(errors="replace")) + 1
                 self.left_out += 1
 
-    def text(self) -> str:
+    def lines(self) -> list[str]:
         cut = [f"… {self.left_out} lines are left out …"] if self.left_out else []
-        return "".join(f"{line}\n" for line in (*self.head, *cut, *self.tail))
+        return [*self.head, *cut, *self.tail]
+
+    def text(self) -> str:
+        return "".join(f"{line}\n" for line in self.lines())
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:

@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from sdk.builder import Step
-from sdk.errors import Failed, Unavailable
+from sdk.errors import Failed, Misconfigured, Unavailable
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ _REASONS = (
         "syntax",
         Failed.code,
     ),
+    (r"failed to push.* 401 Unauthorized", "registry", Misconfigured.code),
     (r"failed to push", "registry", Unavailable.code),
     (r"failed to calculate checksum|failed to compute cache key|: not found$", "copy", Failed.code),
     (r"Cannot connect to the Docker daemon|Unavailable: |code = Unavailable", "buildkit", Unavailable.code),

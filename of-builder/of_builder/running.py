@@ -20,8 +20,9 @@ _LINE_BYTES = 64
 class Running:
     """A build as a task of its own, the lines that it has said, and its log."""
 
-    def __init__(self, job: Job, log: Log, lines: AsyncGenerator[Line, None]) -> None:
+    def __init__(self, job: Job, tags: set[str], log: Log, lines: AsyncGenerator[Line, None]) -> None:
         self.job = job
+        self.tags = tags  # of the image, also those of who joined: the log is kept for each
         self.log = log
         self._lines: deque[Line] = deque()
         self._kept = 0

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 from aiohttp import web
@@ -32,11 +33,12 @@ from sdk.errors import (
     Unauthorized,
     Unavailable,
 )
-from sdk.registry import Reference, Registry
+from sdk.registry import Reference
 from sdk.settings import read
 
 from . import callers
 from .build import CONTEXT_TAG
+from .kept import Log
 from .service import Service, workplace
 from .settings import Settings
 
@@ -188,9 +190,8 @@ class Server:
     async def _check_registry(self) -> Mapping[str, Any]:
         if not self.settings.registry_api_url:
             return {"registry": "not asked: the setting registry_api_url is empty"}
-        any_image = Reference.parse(re.sub(r"^https?://|/+$", "", self.settings.registry_api_url) + "/x")
-        registry: Registry = self.service.registry(any_image)
-        await asyncio.to_thread(registry.ping)
+        registry = self.service.registry(Reference(urlsplit(self.settings.registry_api_url).netloc, "x", "x"))
+        await asyncio.to_thread(replace(registry, retries=0).ping)
         return {}
 
     async def _run(self, app: web.Application) -> AsyncIterator[None]:
@@ -199,6 +200,7 @@ class Server:
         yield
         for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _stop(self, app: web.Application) -> None:
         """Cancel the builds now: their clients can still be told, and nothing waits for their end."""
@@ -274,13 +276,12 @@ async def _beat(response: web.StreamResponse) -> None:
 
 async def whole(lines: AsyncGenerator[Line, None]) -> web.Response:
     """The last line with the whole log, once the build has ended."""
-    logged: list[str] = []
-    last = STOPPED
+    logged, last = Log(), STOPPED
     async for last in lines:
-        logged += last.log
+        logged.add(last.log)
     status = 200 if last.status == "success" else _STATUSES.get(last.code, Failed.status)
     headers = {"Retry-After": "5"} if status == Unavailable.status else {}
-    body = encode(replace(last, log=logged))
+    body = encode(replace(last, log=logged.lines()))
     return web.Response(body=body, status=status, content_type="application/json", headers=headers)
 
 

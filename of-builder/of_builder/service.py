@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Iterator, Sequence, Set
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,7 +32,7 @@ from .turns import Turns
 
 # A sender that is gone without a word must not keep its place.
 RECEIVE_SECONDS = 300
-LOG_SECONDS = 15
+LOG_SECONDS, LOG_CALL_SECONDS = 15, 3
 _DEFAULT_PLATFORM = "linux/amd64"
 
 log = logging.getLogger("of-builder")
@@ -110,9 +110,11 @@ class Service:
         key = (job.image.repository, job.digest, job.config.skip_push)
         if not job.secrets and (running := self.builds.find(key)):
             self.metrics.joined()
+            running.tags.add(job.image.tag)
             return running
         said = kept.Log()
-        started = Running(job, said, self._lines(job, work, said))
+        tags = {job.image.tag, *([] if job.secrets else [CONTEXT_TAG + job.digest])}
+        started = Running(job, tags, said, self._lines(job, tags, work, said))
         return self.builds.start(None if job.secrets else key, started)
 
     async def tagged(
@@ -139,12 +141,13 @@ class Service:
     async def log_of(self, image: Reference, tag: str) -> tuple[str, bool]:
         """The log of what was built with that tag, and whether it is whole; `Missing` if there is none."""
         for running in list(self.builds.all):
-            tags = (running.job.image.tag, CONTEXT_TAG + running.job.digest)
-            if running.job.image.repository == image.repository and tag in tags:
+            if running.job.image.repository == image.repository and tag in running.tags:
                 return running.log.text(), running.has_ended
         return await asyncio.to_thread(kept.load, self.registry(image), image.path, tag), True
 
-    async def _lines(self, job: tarball.Job, work: Path, said: kept.Log) -> AsyncGenerator[Line, None]:
+    async def _lines(
+        self, job: tarball.Job, tags: Set[str], work: Path, said: kept.Log
+    ) -> AsyncGenerator[Line, None]:
         """The build's own lines, after those that say how many builds are ahead; then its log is kept."""
         image, began, last = str(job.image), time.monotonic(), Line()
         try:
@@ -174,17 +177,17 @@ class Service:
             await asyncio.shield(asyncio.to_thread(shutil.rmtree, work, ignore_errors=True))
         self.metrics.ended(last, time.monotonic() - began)
         log.info("built %s: %s %s", image, last.status, last.reason)
-        await self._keep(job, said, last)
+        await self._keep(job, sorted(tags), said, last)
 
-    async def _keep(self, job: tarball.Job, said: kept.Log, last: Line) -> None:
+    async def _keep(self, job: tarball.Job, tags: Sequence[str], said: kept.Log, last: Line) -> None:
         if job.config.skip_push or last.code in (Unavailable.code, Misconfigured.code):
             return  # nothing of it goes to the registry, or the build will be tried again
         if last.error:
             said.add([f"ERROR: {last.error}"])
-        tags = [job.image.tag, *([] if job.secrets else [CONTEXT_TAG + job.digest])]
         text = kept.redact(said.text(), job.secrets.values())
         try:
-            registry = self.registry(job.image)
+            # Of a registry that hangs, no thread waits long: others need the threads, too.
+            registry = replace(self.registry(job.image), seconds=LOG_CALL_SECONDS, retries=0)
             keeping = asyncio.to_thread(kept.store, registry, job.image.path, tags, text, last.status)
             await asyncio.wait_for(keeping, LOG_SECONDS)
         except (CloudError, asyncio.TimeoutError) as error:

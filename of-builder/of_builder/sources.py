@@ -152,9 +152,9 @@ class _Reader:
         return self.bases
 
     def _command(self, command: dockerfile.Command) -> None:
-        name = command.cmd.upper()
+        name = (command.cmd or "").upper()
         if not name.isascii():
-            raise Refused(f"{command.cmd[:20]!r} is no instruction")  # nor as BuildKit lowers some letters
+            raise Refused(f"{name[:20]!r} is no instruction")  # nor as BuildKit lowers some letters
         if name == "ARG" and not self.stages:
             self._argument(command.value)
         elif name == "FROM":

@@ -26,6 +26,8 @@ PLATFORMS = 8
 NAME_BYTES = 1024
 # Linux takes 128 KiB for one argument of a program, and buildx gets NAME=VALUE.
 TEXT_BYTES = 64 * 1024
+# By these, images are found again and logs are read: nobody may say what they stand for.
+_KEPT_TAG = re.compile(r"ctx-.*|log-.*|cache")
 _ARGUMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _PIECE = 1024 * 1024
 # A global header is repeated for each entry: `git archive` writes a commit in one.
@@ -192,7 +194,8 @@ def _config(content: bytes) -> Config:
         raise Malformed(f"{CONFIG_ENTRY}: {error}") from None
     if not (config.image or config.ref):
         raise Malformed(f"{CONFIG_ENTRY}: image is missing")
-    _ = config.reference  # raises for what is no name
+    if _KEPT_TAG.fullmatch(config.reference.tag):
+        raise Malformed(f"{CONFIG_ENTRY}: the tag {config.reference.tag} is of-builder's own: choose another")
     for name, value in config.build_args.items():
         if "\0" in name + value or len(f"{name}={value}".encode(errors="surrogatepass")) > TEXT_BYTES:
             raise Malformed(f"{CONFIG_ENTRY}: a text with a NUL, or of more than {TEXT_BYTES} bytes")

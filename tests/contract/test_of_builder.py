@@ -623,6 +623,7 @@ def test_a_repeated_build_joins_the_running_one_and_its_image_gets_both_tags(
 
     run(settings, test)
     assert Registry(registry.url).digest("github/1/2/f", "other") == digest
+    assert {"log-sha", "log-other"} < set(Registry(registry.url).tags("github/1/2/f"))
     assert len([call for call in buildx.calls if call[0] == "build"]) == 1
 
 

@@ -162,6 +162,7 @@ def test_what_is_no_dockerfile_has_failed(text: str) -> None:
 
 @given(st.text())
 @example("FROM\nFROM a\0b")
+@example("\\")
 @example('FROM x\nRUN --mount=type=cache,"id ls')
 def test_any_dockerfile_is_read_or_refused(text: str) -> None:
     with contextlib.suppress(CloudError):

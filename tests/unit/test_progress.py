@@ -95,7 +95,7 @@ def test_a_failure_keeps_the_dockerfiles_own_lines_and_says_why() -> None:
             "registry",
             "unavailable",
         ),
-        ("failed to push 127.0.0.1:5000/a: unexpected status: 401 Unauthorized", "registry", "unavailable"),
+        ("failed to push 127.0.0.1:5000/a: unexpected status: 401 Unauthorized", "registry", "misconfigured"),
         ("Cannot connect to the Docker daemon at unix:///var/run/docker.sock.", "buildkit", "unavailable"),
         ("failed to solve: Unavailable: connection error", "buildkit", "unavailable"),
         (

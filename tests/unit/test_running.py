@@ -26,7 +26,7 @@ async def chatter() -> AsyncGenerator[Line, None]:
 
 def test_what_is_remembered_of_a_noisy_build_is_bounded() -> None:
     async def test() -> tuple[list[Line], int]:
-        build = Running(JOB, Log(), chatter())
+        build = Running(JOB, {"1"}, Log(), chatter())
         await build.task
         async with build.follow() as lines:
             said = [line async for line in lines]

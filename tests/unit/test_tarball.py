@@ -365,3 +365,10 @@ def test_the_folders_that_names_imply_are_entries_too(tmp_path: Path) -> None:
     deep = [(f"context/{number}{'/a' * 50}", b"") for number in range(3)]
     with pytest.raises(TooLarge, match="more than 100 entries"):
         unpacked(made(*deep, DOCKERFILE), tmp_path)
+
+
+@pytest.mark.parametrize("tag", ["ctx-" + "1" * 64, "log-1", "cache"])
+def test_the_builders_own_tags_are_nobodys_to_push(tag: str, tmp_path: Path) -> None:
+    config = json.dumps({"image": f"r.example/a:{tag}"}).encode()
+    with pytest.raises(Malformed, match="of-builder's own"):
+        unpacked(made(DOCKERFILE, config=config), tmp_path)
