@@ -81,6 +81,11 @@ def nonce_of(status: Status | None) -> str:
     return (status.annotations or {}).get(NONCE, "") if status else ""
 
 
+def is_same(one: Status | None, other: Status | None) -> bool:
+    """Whether both are the same deployment of a function, or both none."""
+    return (one is None) == (other is None) and nonce_of(one) == nonce_of(other)
+
+
 def last_ready(current: Status | None) -> Spec | None:
     """The deployment to go back to: the current one if it works, else the one that it replaced.
 

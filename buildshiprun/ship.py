@@ -65,7 +65,7 @@ class Ship:
         image = self._image(shipment, repository, digest)
         with records.stage("deploy", subject, name) as told:
             told.url = where
-            self._deploy(spec, image, shipment, told.log)
+            self._deploy(spec, image, shipment, current, told.log)
         return Shipped("ok", image)
 
     def _image(self, shipment: Shipment, repository: str, digest: str) -> str:
@@ -88,12 +88,16 @@ class Ship:
     def _check_owner(self, current: Status | None, shipment: Shipment) -> None:
         ownership.check_owner(current, shipment, adopt_legacy=self.settings.adopt_legacy)
 
-    def _deploy(self, spec: Spec, image: str, shipment: Shipment, log: list[str]) -> None:
+    def _deploy(
+        self, spec: Spec, image: str, shipment: Shipment, current: Status | None, log: list[str]
+    ) -> None:
         started = datetime.now(timezone.utc).isoformat()
-        current = self._settled(self.gateway.get(spec["service"]))
-        self._check_owner(current, shipment)  # somebody else may have taken the name during the build
-        previous = deployment.last_ready(current)
-        nonce = self._put(deployment.complete(spec, image, uuid.uuid4().hex, previous), current)
+        now = self._settled(self.gateway.get(spec["service"]))
+        self._check_owner(now, shipment)  # somebody else may have taken the name during the build
+        if not deployment.is_same(now, current):
+            raise Superseded(f"{spec['service']}: it was changed while this version was built")
+        previous = deployment.last_ready(now)
+        nonce = self._put(deployment.complete(spec, image, uuid.uuid4().hex, previous), now)
         try:
             self._await_ready(spec["service"], nonce)
         except Failed:
@@ -112,13 +116,16 @@ class Ship:
         return current
 
     def _put(self, spec: Spec, before: Status | None) -> str:
-        """Deploy, and believe no answer but a GET that shows our nonce."""
+        """Deploy, and believe no answer but a GET that shows our nonce.
+
+        Where there was no function one is created, never updated: it would be somebody else's by now.
+        """
+        deploy = self.gateway.deploy if before else self.gateway.create
         service, nonce = spec["service"], str(spec["annotations"][deployment.NONCE])
         error: CloudError = Unavailable(f"{service}: the gateway took the deploy, but does not show it")
         for _ in range(PUT_TRIES):
             try:
-                # An update of what nobody had would overwrite whoever came first.
-                (self.gateway.deploy if before else self.gateway.create)(spec)
+                deploy(spec)
             except CloudError as raised:
                 error = raised
             found = deployment.nonce_of(self.gateway.get(service))

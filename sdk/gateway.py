@@ -13,7 +13,7 @@ import msgspec
 import requests
 
 from . import secrets
-from .errors import Misconfigured, Unavailable, Upstream, received
+from .errors import CloudError, Misconfigured, Superseded, Unavailable, Upstream, received
 from .sessions import CONNECT_SECONDS, reason, session
 from .settings import Settings
 
@@ -89,8 +89,11 @@ class Gateway:
             self._call("POST", "/system/functions", json=whole, retries=0)
 
     def create(self, spec: Mapping[str, Any]) -> None:
-        """Create only: a function of that name, whoever's it is, stays as it is."""
-        self._call("POST", "/system/functions", json={**spec, **self._query}, retries=0)
+        """Create; `Superseded` if there is one of that name: faasd answers 400 then, Kubernetes 500."""
+        try:
+            self._call("POST", "/system/functions", json={**spec, **self._query}, retries=0)
+        except CloudError as error:
+            raise Superseded(error.message) if "already exists" in error.message else error from None
 
     def delete(self, name: str) -> None:
         """Delete `name`; that it was gone already is fine."""

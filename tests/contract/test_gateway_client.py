@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sdk.errors import CloudError, Failed, Misconfigured, Unavailable, Upstream
+from sdk.errors import CloudError, Failed, Misconfigured, Superseded, Unavailable, Upstream
 from sdk.gateway import Gateway
 
 from . import recordings
@@ -64,6 +64,11 @@ def test_a_missing_function_is_none() -> None:
 def test_a_deploy_updates_or_creates() -> None:
     replayed(lambda gateway: gateway.deploy(SPEC), "11-update-ok")
     replayed(lambda gateway: gateway.deploy(SPEC), "13-update-missing", "06-deploy-ok")
+
+
+def test_what_is_there_is_not_created_over() -> None:
+    with pytest.raises(Superseded, match="already exists"):
+        replayed(lambda gateway: gateway.create(SPEC), "10-deploy-already-exists")
 
 
 def test_deleting_what_is_gone_is_fine() -> None:

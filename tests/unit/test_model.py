@@ -38,7 +38,14 @@ def live(*contents: str) -> tuple[tuple[Repo, str], ...]:
 TWO_PUSHES = Scenario((Event("one", "a1"), Event("two", "a2")), live("a0"))
 RESTORED = Scenario((Event("one", "a1"), Event("two", "back: a1 b1")), live("a1", "b1"))
 FLAKY = Scenario((Event("one", "a1*", delivered=2),), live("a0"))
+CLASH = Scenario((Event("one", "b-c1", A), Event("two", "c1", A_B)))
 NAME_CHANGES_HANDS = Scenario((Event("one", "x1", A), Event("two", "c1", A_B)), ((A, "b-c0 x0"),))
+OLD_OWNER_BUILDS = Scenario(
+    (Event("one", "b-c1 x0", A), Event("two", "x1", A), Event("three", "c1", A_B)),
+    ((A, "b-c0 x0"),),
+    workers=3,
+    windows=False,
+)
 LISTS_LAG = Scenario(
     (Event("one", "x1", A), Event("two", "c1", A_B, quiet=True), Event("three", "x2", A)),
     ((A, "b-c0 x0"),),
@@ -100,7 +107,12 @@ CASES = {
     "a worker is killed over a version that never gets ready": Case(
         replace(KILLED, script=(Event("one", "a1?"),))
     ),
+    "two owners want one name": Case(CLASH),
     "a list that lags": Case(LISTS_LAG),
+    "reads lag": Case(replace(TWO_PUSHES, kinds=("lag",), one_each=True)),
+    "reads lag after a function was added and one has left": Case(
+        Scenario((Event("one", "a0 b1"),), live("a0", "c0"), kinds=("lag",), one_each=True)
+    ),
     # What needs the tick
     "a webhook is dropped": Case(
         Scenario((Event("one", "a1"), Event("two", "a2", delivered=0)), live("a0")), "nobody told git-tar"
@@ -109,13 +121,16 @@ CASES = {
         FLAKY, "the rollback's PUT follows its GET, and no gateway refuses it"
     ),
     "a write is applied late": Case(replace(TWO_PUSHES, kinds=("late",)), "it may come after the last check"),
-    "reads lag": Case(replace(TWO_PUSHES, kinds=("lag",), one_each=True)),
     "a worker is killed": Case(replace(TWO_PUSHES, kinds=("kill",), one_each=True), ORPHAN),
+    "two workers are killed": Case(replace(TWO_PUSHES, kinds=("kill",), faults=2, one_each=True), ORPHAN),
     "a retry while the first attempt still runs": Case(
         replace(TWO_PUSHES, kinds=("cut",), one_each=True), ORPHAN
     ),
     "a collection whose caller is gone": Case(replace(RESTORED, kinds=("cut",), one_each=True), ORPHAN),
     "a name changes hands": Case(NAME_CHANGES_HANDS, "who was refused a name is not told when it is free"),
+    "the old owner of a name still builds": Case(
+        OLD_OWNER_BUILDS, "who was refused a name is not told when it is free"
+    ),
     "a repository is made again, and an old event comes": Case(
         Scenario((Event("new", "a1", AGAIN), Event("old")), live("a0"), adopts=((7, 8), (8, 7))),
         "an event of the old repository leads to the new one's URL",
@@ -140,7 +155,6 @@ LARGE = {
     ),
     "a worker of many is killed": Case(replace(TWO_PUSHES, kinds=("kill",)), ORPHAN),
     "a retry among many workers": Case(replace(TWO_PUSHES, kinds=("cut",)), ORPHAN),
-    "two workers are killed": Case(replace(TWO_PUSHES, kinds=("kill",), faults=2, one_each=True), ORPHAN),
     "reads lag among many workers": Case(replace(TWO_PUSHES, kinds=("lag",)), "the last check sees what was"),
     "reads lag while a function leaves": Case(
         Scenario((Event("one", "a1 b1"), Event("two", "a2")), live("a0"), kinds=("lag",)),
@@ -168,6 +182,12 @@ def test_whatever_happens_it_ends_right(name: str, request: pytest.FixtureReques
         assert not found.early, told(shortest(case.scenario)[0] or found.early)
     elif found.whole:
         assert found.early, f"the tick is not needed any more: {case.tick}"
+
+
+def test_no_gateway_keeps_a_write_apart_from_the_look_before_it() -> None:
+    """Why nothing foreign is touched but within that moment: a PUT, or a DELETE, that names no version."""
+    trace, _ = shortest(replace(OLD_OWNER_BUILDS, windows=True), late=True)
+    assert "touches what is not repository" in trace[-1]
 
 
 # The checker can fail: each of these bugs is found.
@@ -231,6 +251,16 @@ def what_is_not_ready_is_skipped(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(deployment, "is_unchanged", is_unchanged)
 
 
+def creates_by_an_update(patch: pytest.MonkeyPatch) -> None:
+    """A bug that we had: of two owners who wanted one name, the second overwrote the first's function."""
+    patch.setattr(Gateway, "create", Gateway.deploy)
+
+
+def no_look_after_the_build(patch: pytest.MonkeyPatch) -> None:
+    """A bug that we had: what was another owner's by the end of a build was updated."""
+    patch.setattr(deployment, "is_same", lambda one, other: True)
+
+
 PLANTED = [
     (no_check_after_the_last_write, "two pushes in the same second"),
     (the_check_comes_before_the_collection, "a revert restores a removed function"),
@@ -238,6 +268,8 @@ PLANTED = [
     (rollback_without_the_nonce, "a version that starts at the second attempt"),
     (acknowledged_before_the_check, "a node dies with all that runs there"),
     (what_is_not_ready_is_skipped, "a worker is killed over a broken version"),
+    (creates_by_an_update, "two owners want one name"),
+    (no_look_after_the_build, "the old owner of a name still builds"),
 ]
 
 
