@@ -68,7 +68,12 @@ def is_unchanged(current: Status | None, spec: Spec) -> bool:
     """Whether the same context with the same configuration is deployed, and ready."""
     if current is None or current.failure or not current.available_replicas:
         return False
-    there = current.annotations or {}
+    return is_version(current, spec)
+
+
+def is_version(status: Status, spec: Spec) -> bool:
+    """Whether the same context with the same configuration is deployed."""
+    there = status.annotations or {}
     return all(there.get(name) == spec["annotations"][name] for name in (DIGEST, CONFIG))
 
 
@@ -86,15 +91,17 @@ def is_same(one: Status | None, other: Status | None) -> bool:
     return (one is None) == (other is None) and nonce_of(one) == nonce_of(other)
 
 
-def last_ready(current: Status | None) -> Spec | None:
-    """The deployment to go back to: the current one if it works, else the one that it replaced.
+def last_ready(current: Status | None, spec: Spec) -> Spec | None:
+    """The deployment to go back to from `spec`: the current one if it works, else the one that it replaced.
 
-    One that is scaled to zero works.
+    One that is scaled to zero works. faasd shows one that dies in the same way: if it is what is to be
+    deployed again, then an earlier attempt did not get it ready, and going back to it would be none.
     """
     if current is None:
         return None
     kept = current.annotations or {}
-    name = LAST_READY if current.failure or is_starting(current) else SPEC
+    again = not current.available_replicas and is_version(current, spec)
+    name = LAST_READY if current.failure or is_starting(current) or again else SPEC
     return unpack(kept[name]) if name in kept else None
 
 

@@ -96,7 +96,7 @@ class Ship:
         self._check_owner(now, shipment)  # somebody else may have taken the name during the build
         if not deployment.is_same(now, current):
             raise Superseded(f"{spec['service']}: it was changed while this version was built")
-        previous = deployment.last_ready(now)
+        previous = deployment.last_ready(now, spec)
         nonce = self._put(deployment.complete(spec, image, uuid.uuid4().hex, previous), now)
         try:
             self._await_ready(spec["service"], nonce)

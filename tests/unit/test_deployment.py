@@ -165,14 +165,17 @@ def test_no_more_is_requested_than_is_allowed() -> None:
 
 
 def test_a_ready_version_can_be_put_back_whole() -> None:
-    previous = deployment.last_ready(deployed())
+    newer = spec_of(replace(SHIPMENT, digest="e" * 64))
+    previous = deployment.last_ready(deployed(), newer)
     assert previous == {**spec_of(), "image": "r/x@sha256:1"}
     failing = deployment.complete(spec_of(), "r/x@sha256:2", "nonce-2", previous)
     for change in ({"replicas": 1, "available_replicas": 0}, {"replicas": 1, "failure": "exit status 1"}):
         broken = deployed(annotations=failing["annotations"], **change)
-        assert deployment.last_ready(broken) == previous
+        assert deployment.last_ready(broken, newer) == previous
     asleep = deployed(annotations=failing["annotations"], replicas=0, available_replicas=0)
-    assert (deployment.last_ready(asleep) or {})["image"] == "r/x@sha256:2", "scaled to zero is not broken"
+    back = deployment.last_ready(asleep, newer) or {}
+    assert back["image"] == "r/x@sha256:2", "scaled to zero is not broken"
+    assert deployment.last_ready(asleep, spec_of()) == previous, "going back to the same would be none"
 
 
 def test_what_is_too_large_for_an_annotation_is_left_out() -> None:

@@ -107,6 +107,7 @@ CASES = {
     "a worker is killed over a version that never gets ready": Case(
         replace(KILLED, script=(Event("one", "a1?"),))
     ),
+    "a worker is killed over one that dies unseen": Case(replace(KILLED, script=(Event("one", "a1."),))),
     "two owners want one name": Case(CLASH),
     "a list that lags": Case(LISTS_LAG),
     "reads lag": Case(replace(TWO_PUSHES, kinds=("lag",), one_each=True)),
