@@ -30,6 +30,8 @@ from buildshiprun.sdk.specs import Spec, canonical
 from buildshiprun.sdk.stack import Function
 from garbage_collect.sdk import errors as collect_errors
 from garbage_collect.sdk.messages import Collect
+from garbage_collect.sdk.records import Stage
+from garbage_collect.sdk.settings import Settings as CollectSettings
 from git_tar import converge
 from git_tar.handler import given_up
 from git_tar.sdk import errors, records
@@ -215,14 +217,12 @@ class Collecting:
 
     def run(self, outside: Outside) -> Reply:
         repo = self.repo
-        gateway = garbage_collect.sdk.gateway.Gateway(f"model:{repo.id}")
+        settings = CollectSettings(gateway_url=f"model:{repo.id}", basic_auth=False)
         request = Collect(
             "github", "d", repo.owner, repo.owner_id, repo.name, repo.id, self.keep, self.sha, "push"
         )
         try:
-            _, failed = garbage_collect.handler.collect(gateway, request, ())
-            if failed:
-                raise collect_errors.Upstream("could not be deleted")
+            garbage_collect.handler.tidy(request, settings, Stage("ok"))
         except collect_errors.CloudError as error:
             return refusal(error)
         return Reply(200)
