@@ -24,7 +24,7 @@ NONCE = PREFIX + "nonce"
 ANNOTATION_BYTES = 4_000
 
 # What may differ between two deployments of one and the same version: where it came from, not what it is.
-_VOLATILE = frozenset({PREFIX + "git-sha", PREFIX + "git-deploytime", PREFIX + "template"})
+_VOLATILE = frozenset(PREFIX + name for name in ("git-sha", "git-deploytime", "git-clone-url", "template"))
 
 
 def wanted(shipment: Shipment, settings: Settings, *, now: int) -> Spec:
@@ -135,6 +135,7 @@ def _annotations(shipment: Shipment) -> Mapping[str, str]:
     template = shipment.template
     return {
         f"{PREFIX}git-repo-url": shipment.repository.html_url,
+        f"{PREFIX}git-clone-url": shipment.repository.clone_url,
         f"{PREFIX}git-ref": shipment.ref,
         f"{PREFIX}template": f"{template.source}@{template.commit}" if template.commit else template.source,
         DIGEST: shipment.digest,

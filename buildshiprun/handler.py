@@ -25,15 +25,26 @@ COLLECT_SECONDS = 30
 
 @function(
     "buildshiprun",
-    takes="POST of git-tar's tar or closing message, signed in X-Cloud-Signature",
+    takes="POST of git-tar's tar, its description alone, or the closing message, signed in X-Cloud-Signature",
 )
 def handle(event: Event, context: Any) -> Answer:
     settings = Settings.read()
     keys = secrets.read("payload-secret", settings.secret_mount_path)
     body = messages.verified(event.body, event.headers, keys)
-    if body.startswith(b"{"):
-        return finish(body, settings, keys)
-    return deploy(body, settings)
+    if not body.startswith(b"{"):
+        return deploy(body, settings)
+    if "function" in messages.decode(body, dict[str, Any]):
+        return compare(body, settings)
+    return finish(body, settings, keys)
+
+
+def compare(body: bytes, settings: Settings) -> Answer:
+    """Whether what the shipment `body` describes is live already; nothing is changed."""
+    shipment = messages.unseal(body, "buildshiprun", Shipment, max_age=settings.message_max_age)
+    builder = Builder(settings.builder_url, secrets.read("builder-secret", settings.secret_mount_path))
+    gateway = replace(Gateway.of(settings), namespace=shipment.function.namespace)
+    is_live = ship.Ship(gateway, builder, settings).is_live(shipment)
+    return answer(200, {"outcome": "unchanged" if is_live else "changed"})
 
 
 def deploy(body: bytes, settings: Settings) -> Answer:

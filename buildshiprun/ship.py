@@ -68,6 +68,14 @@ class Ship:
             self._deploy(spec, image, shipment, current, told.log)
         return Shipped("ok", image)
 
+    def is_live(self, shipment: Shipment) -> bool:
+        """Whether `ship` would change nothing; what it would refuse or fail is raised."""
+        spec = deployment.wanted(shipment, self.settings, now=int(time.time()))
+        current = self.gateway.get(spec["service"])
+        self._check_owner(current, shipment)
+        self._check_secrets(shipment, spec)
+        return deployment.is_unchanged(current, spec)
+
     def _image(self, shipment: Shipment, repository: str, digest: str) -> str:
         """The reference by which the cluster pulls: the tag is for people, the digest decides."""
         path = repository.removeprefix(self.settings.push_repository_url.rstrip("/"))

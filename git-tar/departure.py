@@ -11,8 +11,8 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from . import github, whereabouts
-from .sdk import messages, records
+from . import github
+from .sdk import github_app, messages, records
 from .sdk.errors import Busy, CloudError, Refused, Unavailable, Upstream
 from .sdk.gateway import Gateway
 from .sdk.messages import Asked, Collect, Held, Inventory, Left, Push
@@ -20,7 +20,7 @@ from .sdk.records import Stage, Subject
 from .sdk.secrets import Keys
 from .sdk.settings import Settings
 from .sdk.slots import Slots
-from .whereabouts import Whereabouts
+from .sdk.whereabouts import Whereabouts, whereabouts
 
 STAGE = "leave"
 COLLECT_SECONDS = 35
@@ -45,7 +45,7 @@ class Leaving:
     left: Left
     settings: Settings
     keys: Keys
-    tokens: github.Tokens
+    tokens: github_app.Tokens
     slots: Slots
     deadline: float
 
@@ -54,7 +54,7 @@ class Leaving:
         held = self._held()
         if not held:
             self._report(Subject(self.left.delivery, self.left.left.owner.login, "", ""), _NOTHING)
-        if not github.is_app(self.left.scm, self.settings):
+        if not github_app.is_app(self.left.scm, self.settings):
             return [self._told(each, _unconfirmed(each)) for each in held]
         found = [(each, self._whereabouts(each)) for each in held]
         allowed = self._allowed(found)
@@ -80,7 +80,7 @@ class Leaving:
     def _whereabouts(self, held: Held) -> Whereabouts | CloudError:
         try:
             self._check_time()
-            return whereabouts.whereabouts(held.id, self.left.left.installation, self.settings)
+            return whereabouts(held.id, self.left.left.installation, self.settings)
         except CloudError as error:
             return error
 
@@ -118,7 +118,7 @@ class Leaving:
             uninstall=True,
         )
         removed = messages.decode(self._collector(collect), _Removed).removed
-        now = whereabouts.whereabouts(held.id, self.left.left.installation, self.settings)
+        now = whereabouts(held.id, self.left.left.installation, self.settings)
         if not now.gone:  # it came back meanwhile: what was deployed for it must not be lost
             return self._follow(held, now, removed)
         self.tokens.forget(self.left.left.installation, held.id)

@@ -15,24 +15,30 @@ from .fetch import Remote
 from .mirrors import Mirrors
 from .patience import Patience
 from .pipeline import Pipeline
-from .sdk import messages, records, secrets
+from .sdk import github_app, messages, records, secrets
 from .sdk.customers import Customers
 from .sdk.edge import Answer, Event, answer, function
-from .sdk.errors import Busy, CloudError, Failed, Unavailable, Upstream
+from .sdk.errors import Busy, CloudError, Failed, Refused, Unavailable, Upstream
 from .sdk.messages import Left, Push
 from .sdk.secrets import Keys
 from .sdk.settings import Settings
 from .sdk.slots import Slots
+from .setbacks import Resting, Setbacks
 from .template_cache import TemplateCache
 
 SLOTS = Slots()
 MIRRORS = Mirrors(Path(tempfile.gettempdir()) / "git-tar-mirrors")
 TEMPLATES = TemplateCache(Path(tempfile.gettempdir()) / "git-tar-templates", MIRRORS)
-TOKENS = github.Tokens()
+TOKENS = github_app.Tokens()
 PATIENCE = Patience()
 CUSTOMERS = Customers()
 CUSTOMERS_SECONDS = 10
+SETBACKS = Setbacks(Path(tempfile.gettempdir()) / "setbacks.json")
 BUSY = "another push of this repository is on its way and takes this one along"
+
+
+class NoCustomer(Refused):
+    """The owner is not on the list of customers."""
 
 
 @function("git-tar", takes="POST of gh-push's messages, signed in X-Cloud-Signature")
@@ -49,23 +55,31 @@ def deploy(push: Push, settings: Settings, keys: Keys) -> Answer:
     """Make the cluster match the branch."""
     deadline = time.monotonic() + settings.push_timeout
     remote = Remote(push.repository.clone_url)
-    pipeline = Pipeline(push, remote, settings, keys, MIRRORS, TEMPLATES, deadline)
-    repository = (push.scm, push.repository.id)
+    pipeline = Pipeline(push, remote, settings, keys, MIRRORS, TEMPLATES, SETBACKS, deadline)
     try:
-        with SLOTS.taken(settings.parallel_long_calls, repository, busy=BUSY):
+        with SLOTS.taken(settings.parallel_long_calls, pipeline.repository, busy=BUSY):
             push, remote = github.located(push, TOKENS, settings)
             # Again, and by the owner of now: the push may have been queued before the list changed.
-            CUSTOMERS.check(push.repository.owner.login, settings, CUSTOMERS_SECONDS)
+            check_customer(push.repository.owner.login, settings)
             pipeline = replace(pipeline, push=push, remote=remote)
             report = converge(pipeline, settings.converge_rounds)
             PATIENCE.forget(push.delivery)
     except Exception as error:
+        if let_go(error, push, settings):
+            return answer(200, {"delivery": push.delivery, "outcome": "skipped", "error": str(error)})
         final = given_up(error, PATIENCE.lost_since(push.delivery, error), settings)
         pipeline.report(Report(push.after, records.outcome_of(final), error=str(final)))
         raise final from error
     if report.outcome == "failed":
         raise Failed(report.error, details={"report": asdict(report)})
     return answer(200, {"delivery": push.delivery, **asdict(report)})
+
+
+def check_customer(owner: str, settings: Settings) -> None:
+    try:
+        CUSTOMERS.check(owner, settings, CUSTOMERS_SECONDS)
+    except Refused as error:
+        raise NoCustomer(error.message) from None
 
 
 def leave(left: Left, settings: Settings, keys: Keys) -> Answer:
@@ -85,6 +99,16 @@ def leave(left: Left, settings: Settings, keys: Keys) -> Answer:
     if failed:
         raise Failed("; ".join(failed), details={"repositories": told})
     return answer(200, {"delivery": left.delivery, "left": left.left.cause, "repositories": told})
+
+
+def let_go(error: Exception, push: Push, settings: Settings) -> bool:
+    """Whether a look that reconcile asked for need not be tried again, nor told of: another one will follow.
+
+    So what it asks for never piles up in the queue, however busy the cloud is.
+    """
+    is_old = time.time() - push.at > settings.push_patience
+    is_let_go = isinstance(error, (Resting, NoCustomer)) or (isinstance(error, Busy) and is_old)
+    return push.periodic and is_let_go
 
 
 def given_up(error: Exception, seconds: float, settings: Settings) -> Exception:

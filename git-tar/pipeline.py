@@ -18,7 +18,7 @@ from .converge import Report, Result
 from .fetch import Client, Remote
 from .mirrors import Checkout, Mirrors
 from .sdk import messages, naming, records, signature, stack
-from .sdk.context import SignedTar
+from .sdk.context import CLOUD_ENTRY, SignedTar, read_entry
 from .sdk.errors import Busy, CloudError, Failed, Malformed, TooLarge, Unavailable
 from .sdk.gateway import Gateway
 from .sdk.messages import Closing, Finish, Push
@@ -26,6 +26,7 @@ from .sdk.records import Stage, Subject
 from .sdk.secrets import Keys
 from .sdk.settings import Settings
 from .sdk.stack import Function, Stack
+from .setbacks import Setbacks
 from .sources import held
 from .submodules import Submodules
 from .template_cache import TemplateCache
@@ -49,7 +50,13 @@ class Pipeline:
     keys: Keys
     mirrors: Mirrors
     templates: TemplateCache
+    setbacks: Setbacks
     deadline: float
+
+    @property
+    def repository(self) -> tuple[str, int]:
+        """What stays the same wherever the repository is moved to."""
+        return self.push.scm, self.push.repository.id
 
     @property
     def client(self) -> Client:
@@ -60,6 +67,12 @@ class Pipeline:
         return self.client.head(self.push.ref)
 
     def apply(self, sha: str) -> Sequence[Result]:
+        if not self.push.periodic:
+            return self._applied(sha)
+        with self.setbacks.counted(self.repository, sha, self.settings):
+            return self._applied(sha)
+
+    def _applied(self, sha: str) -> Sequence[Result]:
         with tempfile.TemporaryDirectory(prefix="git-tar-") as work:
             folder, found = self._checkout(sha, Path(work))
             with held(self.templates, found.configuration, self.settings) as sources:
@@ -103,7 +116,11 @@ class Pipeline:
         return messages.decode(answer, _Finished).removed
 
     def report(self, report: Report) -> None:
-        """Print the record of what became of the commit."""
+        """Print the record of what became of the commit, and remember a head that failed."""
+        if report.outcome in ("ok", "skipped"):
+            self.setbacks.forget(self.repository)
+        elif report.outcome == "failed" and not self.push.periodic:
+            self.setbacks.failed(self.repository, report.sha)
         log = [f"{result.name}: {result.error}" for result in report.results if result.error]
         told = Stage(report.outcome, log)
         records.emit(
@@ -159,6 +176,8 @@ class Pipeline:
 
     def _send(self, tar: SignedTar, name: str) -> Result:
         """buildshiprun's answer; one that is busy or restarts is asked again, with backoff."""
+        if self.push.periodic and self._is_live(tar):
+            return Result(name, "unchanged")
         headers = {signature.CLOUD_HEADER: tar.signature, "Content-Type": "application/x-tar"}
         gateway = Gateway(self.settings.gateway_url)
         retrying = Retrying(
@@ -174,6 +193,17 @@ class Pipeline:
                 answer = gateway.invoke("buildshiprun", body, headers, max(1, self._seconds(SHIP_SECONDS)))
         shipped = messages.decode(answer, _Shipped)
         return Result(name, shipped.outcome, url=shipped.url)
+
+    def _is_live(self, tar: SignedTar) -> bool:
+        """Whether buildshiprun knows without the context that nothing is to be done; else the tar tells."""
+        with tar.path.open("rb") as file:
+            body = read_entry(file, CLOUD_ENTRY) or b""
+        headers, gateway = messages.headers(body, self.keys), Gateway(self.settings.gateway_url)
+        try:
+            answer = gateway.invoke("buildshiprun", body, headers, max(1, self._seconds(FINISH_SECONDS)))
+            return messages.decode(answer, _Shipped).outcome == "unchanged"
+        except CloudError:
+            return False
 
 
 @dataclass

@@ -17,7 +17,7 @@ from rich.table import Table
 from sdk import __version__, naming, secrets, signature, stack
 from sdk.errors import CloudError, Malformed
 
-from . import author, garbage
+from . import author, garbage, reconciling
 from . import up as machine
 from .errors import CommandError
 from .state import State
@@ -115,6 +115,17 @@ def collect(repository: str, keep: str, uninstall: bool, dry_run: bool, limit: i
     if bool(names) == uninstall:
         raise click.UsageError("name the functions that stay, with --keep, or say --uninstall")
     for line in garbage.collect(repository, names, _running(), dry_run=dry_run, limit=limit):
+        click.echo(line)
+
+
+@main.command()
+@click.option("--repo", default="", metavar="OWNER/NAME", help="This repository alone.")
+def reconcile(repo: str) -> None:
+    """Bring every installed repository to its branch's head, also one that failed a moment ago.
+
+    The cloud does so by itself every five minutes.
+    """
+    for line in reconciling.reconcile(repo, _running()):
         click.echo(line)
 
 

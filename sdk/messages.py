@@ -51,7 +51,8 @@ class Installation:
 class Push:
     """gh-push → git-tar: a hint that a branch may have moved. It orders no commit.
 
-    `at`: when it was sealed, in seconds since 1970.
+    `at`: when it was sealed, in seconds since 1970. `periodic`: nobody pushed, reconcile looks after the
+    repository; a head that failed a moment ago is left alone.
     """
 
     scm: str
@@ -62,6 +63,7 @@ class Push:
     repository: Repository
     installation: Installation | None = None
     at: float = 0
+    periodic: bool = False
 
 
 @dataclass(frozen=True)
@@ -186,6 +188,16 @@ class Held:
     owner: str
     owner_id: int
     functions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Reconcile:
+    """The operator → reconcile: look now, also at what failed a moment ago.
+
+    `repository`: OWNER/NAME, all in turn if empty.
+    """
+
+    repository: str = ""
 
 
 def seal(receiver: str, message: object, *, now: float | None = None) -> bytes:

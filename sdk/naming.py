@@ -18,7 +18,7 @@ LABEL_LENGTH = 63
 NEIGHBOURS = frozenset(
     "of-builder of-buildkit registry gateway queue-worker basic-auth-plugin nats prometheus".split()
 )
-PIPELINE = frozenset("gh-push git-tar buildshiprun garbage-collect".split())
+PIPELINE = frozenset("gh-push git-tar buildshiprun garbage-collect reconcile".split())
 RESERVED = NEIGHBOURS | PIPELINE
 
 

@@ -36,7 +36,7 @@ def setting(default: Any, meaning: str) -> Any:
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of gh-push, git-tar, buildshiprun and garbage-collect."""
+    """The settings of gh-push, git-tar, buildshiprun, garbage-collect and reconcile."""
 
     gateway_url: str = setting("http://gateway:8080/", "the OpenFaaS gateway, as functions reach it")
     gateway_public_url: str = setting(
@@ -117,6 +117,13 @@ class Settings:
     )
     push_patience: Seconds = setting(
         Seconds(600), "how long a push is tried again while something is unavailable, then it has failed"
+    )
+    retry_pause: Seconds = setting(
+        Seconds(300), "a head that failed is tried again after this, then after twice as long, and so on"
+    )
+    retry_pause_limit: Seconds = setting(Seconds(24 * 3600), "longest of these pauses")
+    reconcile_repositories: int = setting(
+        30, "most repositories that reconcile has looked at in one go; the others come next"
     )
     build_timeout: Seconds = setting(Seconds(210), "longest build that buildshiprun waits for")
     deploy_timeout: Seconds = setting(Seconds(60), "a new version must be ready within this")

@@ -25,6 +25,7 @@ from .errors import GatewayError
 from .functions import Functions
 from .logs import Logs
 from .proxy import CALL_ID, START_TIME, Proxy, client, forwarded, split
+from .schedule import Schedule
 from .secrets import Secrets
 from .secrets import parse as parse_secret
 from .settings import Settings
@@ -187,9 +188,11 @@ class Gateway:
             self.logs = Logs(self.functions)
             await self.functions.load()
             self.queue.load()
-            pruning = asyncio.create_task(_prune(swarm))
+            schedule = Schedule(self.functions.deployments, self.queue.put)
+            beside = [asyncio.create_task(work) for work in (_prune(swarm), schedule.run())]
             yield
-            pruning.cancel()
+            for task in beside:
+                task.cancel()
             await self.queue.close()
             await self.logs.close()
             await self.functions.close()

@@ -37,13 +37,17 @@ log = logging.getLogger("gateway.queue")
 
 
 class Call(msgspec.Struct, frozen=True):
-    """One call of a function, as it was asked for, and how often it was tried."""
+    """One call of a function, as it was asked for, and how often it was tried.
+
+    While one with a `key` is there, others with the same key are left out.
+    """
 
     function: str
     target: str
     headers: Mapping[str, str]
     body: bytes = b""
     attempts: int = 0
+    key: str = ""
 
     def __repr__(self) -> str:
         return f"<call of {self.function}, {len(self.body)} bytes, {self.attempts} attempts>"
@@ -83,6 +87,7 @@ class AsyncQueue:
         # SQLite's connections are used by one thread, which `close` can wait for.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="queue")
         self._lines: dict[str, _Line] = defaultdict(_Line)
+        self._keys: set[str] = set()
         self._work: set[asyncio.Task[None]] = set()
         self._ended = 0
 
@@ -91,6 +96,7 @@ class AsyncQueue:
         for row in self._store.queue():
             if int(row["status"]) < int(AckStatus.unack):
                 self._lines[row["data"].function].waiting.append(row["id"])
+                self._keys.add(row["data"].key)
         for name in list(self._lines):
             self._staff(name)
 
@@ -114,7 +120,14 @@ class AsyncQueue:
         unknown = [len(line) for name, line in self._lines.items() if not self._proxy.knows(name)]
         if not self._proxy.knows(call.function) and sum(unknown) >= self._settings.queue_unknown_limit:
             raise GatewayError(429, f"{sum(unknown)} calls of functions that are not there are waiting")
-        number = await self._stored(self._store.put, call)
+        if call.key and call.key in self._keys:
+            return
+        self._keys.add(call.key)
+        try:
+            number = await self._stored(self._store.put, call)
+        except Exception:
+            self._keys.discard(call.key)
+            raise
         assert number is not None
         self._lines[call.function].waiting.append(number)
         self._staff(call.function)
@@ -163,6 +176,7 @@ class AsyncQueue:
             await self._stored(self._store.clear_acked_data, keep_latest=_KEPT_ENDED, clear_ack_failed=True)
         ended = self._store.ack if status < 400 else self._store.ack_failed
         await self._stored(ended, id=number)
+        self._keys.discard(call.key)
         if status >= 400:
             log.error("%s of %s failed for good: %d", call.headers.get(CALL_ID), call.function, status)
         return None

@@ -142,6 +142,10 @@ class Functions:
         wanted = (function.wanted.deployment for function in self._functions.values())
         return [deployment.service for deployment in wanted if name in (deployment.secrets or ())]
 
+    def deployments(self) -> list[Deployment]:
+        """What was deployed last of each function."""
+        return [function.wanted.deployment for function in self._functions.values()]
+
     async def status(self, name: str) -> Mapping[str, Any] | None:
         function = self._functions.get(name)
         if not function:

@@ -16,12 +16,14 @@ import pytest
 import buildshiprun.handler
 import garbage_collect.handler
 import git_tar.handler
-from git_tar.github import Tokens
+import reconcile.handler
 from git_tar.mirrors import Mirrors
 from git_tar.sdk import messages, records
+from git_tar.sdk.github_app import Tokens
 from git_tar.sdk.messages import Installation, Push
 from git_tar.sdk.records import Record
 from git_tar.sdk.secrets import Keys
+from git_tar.setbacks import Setbacks
 from git_tar.template_cache import TemplateCache
 from tests.conftest import ROOT
 from tests.repositories import MASTER, Origin
@@ -80,6 +82,7 @@ def cloud(
     monkeypatch.setattr("tempfile.tempdir", str(work))
     mirrors = Mirrors(tmp_path / "mirrors")
     monkeypatch.setattr(git_tar.handler, "MIRRORS", mirrors)
+    monkeypatch.setattr(git_tar.handler, "SETBACKS", Setbacks(tmp_path / "setbacks.json"))
     monkeypatch.setattr(git_tar.handler, "TEMPLATES", TemplateCache(tmp_path / "templates", mirrors))
     yield Cloud(Origin(tmp_path), gateway, builder)
     assert not list(work.iterdir()), "a work folder is removed whatever happens"
@@ -400,7 +403,7 @@ def test_the_environment_file_and_the_operators_build_args_are_used(cloud: Cloud
     assert rows["envProcess"] == "python index.py"
 
 
-@pytest.mark.parametrize("name", ["git-tar", "buildshiprun", "garbage-collect"])
+@pytest.mark.parametrize("name", ["git-tar", "buildshiprun", "garbage-collect", "reconcile"])
 @pytest.mark.parametrize("attack", ["unsigned", "wrong key", "for another"])
 def test_an_inner_function_refuses_what_is_not_for_it(name: str, attack: str, cloud: Cloud) -> None:
     """Flaw 5: signed requests could be replayed, and owners travelled in unsigned headers."""
@@ -412,6 +415,7 @@ def test_an_inner_function_refuses_what_is_not_for_it(name: str, attack: str, cl
         "git-tar": git_tar.handler.handle,
         "buildshiprun": buildshiprun.handler.handle,
         "garbage-collect": garbage_collect.handler.handle,
+        "reconcile": reconcile.handler.handle,
     }
     answer = handlers[name](Event(body, headers), None)
     assert answer["statusCode"] == 401

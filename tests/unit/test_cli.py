@@ -17,10 +17,10 @@ from local.cli import main
 from local.errors import CommandError
 from local.publish import Publisher
 from local.state import SECRETS, State
-from sdk import messages, signature, stack
+from sdk import messages, secrets, signature, stack
 from sdk.builder import Builder, Built
 from sdk.gateway import Gateway, Status
-from sdk.messages import Collect
+from sdk.messages import Collect, Reconcile
 from sdk.secrets import Keys
 from tests.conftest import ROOT
 from tests.repositories import Origin
@@ -54,7 +54,9 @@ def test_every_command_has_help(command: tuple[str, ...]) -> None:
     assert len(output.splitlines()) > 4
 
 
-@pytest.mark.parametrize("command", [("status",), ("logs", "git-tar"), ("push", "."), ("retry",)])
+@pytest.mark.parametrize(
+    "command", [("status",), ("logs", "git-tar"), ("push", "."), ("retry",), ("reconcile",)]
+)
 def test_without_a_cloud_it_says_how_to_start_one(
     command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,6 +239,28 @@ def test_where_packages_cannot_be_installed_they_are_named(monkeypatch: pytest.M
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     with pytest.raises(CommandError, match=r"docker.io, docker-buildx.*As root on Debian or Ubuntu"):
         debian.must_be_installable(("docker.io", "docker-buildx"))
+
+
+def test_reconcile_says_what_was_queued(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Reconcile] = []
+    found = {"queued": ["alice/hello"], "uninstalled": ["bob/old"], "problems": [], "left": 3}
+
+    def invoke(self: Gateway, name: str, body: bytes, headers: dict[str, str], read_seconds: float) -> bytes:
+        keys = secrets.read("payload-secret", str(state.secrets_folder))
+        asked.append(messages.unseal(messages.verified(body, headers, keys), name, Reconcile))
+        return json.dumps(found).encode()
+
+    monkeypatch.setattr(Gateway, "invoke", invoke)
+    code, output = run("reconcile", "--repo", "alice/hello")
+    assert (code, asked) == (0, [Reconcile("alice/hello")])
+    assert output.splitlines()[:3] == [
+        "queued alice/hello",
+        "uninstalled bob/old",
+        "3 more wait for their turn: run it again",
+    ]
+    found |= {"queued": [], "uninstalled": [], "left": 0}
+    assert run("reconcile") == (0, "no repository is installed: push one\n")
+    assert asked[-1] == Reconcile()
 
 
 def test_the_cli_is_a_click_group() -> None:

@@ -91,6 +91,7 @@ def test_the_names_of_the_original_are_kept() -> None:
         f"{CLOUD}git-deploytime": "1000",
     }
     assert spec["annotations"][f"{CLOUD}git-repo-url"] == REPOSITORY.html_url
+    assert spec["annotations"][f"{CLOUD}git-clone-url"] == REPOSITORY.clone_url
     assert spec["annotations"][f"{CLOUD}git-ref"] == "refs/heads/feature/x"
     assert spec["annotations"]["topic"] == "t"
     assert spec["secrets"] == ["gh-3-db"]

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from git_tar import github
 from git_tar.fetch import Remote
+from git_tar.sdk import github_app
 from git_tar.sdk.errors import CloudError, Failed, Misconfigured, Refused, Unavailable, Upstream
 from git_tar.sdk.messages import Installation, Push
 from git_tar.sdk.settings import Settings
@@ -61,7 +62,7 @@ def minted(text: str = "ghs_hunter2", minutes: float = 60) -> dict[str, str]:
 
 def test_without_an_app_the_events_url_is_read_without_credentials(settings: Settings) -> None:
     here = replace(settings, github_app_id="")
-    assert github.located(PRIVATE, github.Tokens(), here) == (PRIVATE, Remote(PUSH.repository.clone_url))
+    assert github.located(PRIVATE, github_app.Tokens(), here) == (PRIVATE, Remote(PUSH.repository.clone_url))
 
 
 def test_the_token_is_for_this_repository_and_reads_contents_only(
@@ -80,7 +81,7 @@ def test_the_token_is_for_this_repository_and_reads_contents_only(
 
     api.add_callback(responses.POST, TOKENS, mint)
     api.get(REPOSITORY, json=NOW)
-    push, remote = github.located(PRIVATE, github.Tokens(), settings)
+    push, remote = github.located(PRIVATE, github_app.Tokens(), settings)
     assert remote == Remote("https://github.com/bob/renamed.git", "ghs_hunter2")
     assert (push.repository.owner.login, push.repository.owner.id) == ("bob", 9)
     assert (push.repository.id, push.repository.full_name) == (7, "bob/renamed")
@@ -94,7 +95,7 @@ def test_a_token_is_minted_again_only_shortly_before_it_expires(
     api.post(TOKENS, json=minted("first", minutes=60), status=201)
     api.post(TOKENS, json=minted("second", minutes=10), status=201)
     api.post(TOKENS, json=minted("third", minutes=60), status=201)
-    tokens = github.Tokens()
+    tokens = github_app.Tokens()
     assert [tokens.token(42, 7, settings) for _ in range(2)] == ["first", "first"]
     assert [tokens.token(42, 8, settings) for _ in range(3)] == ["second", "third", "third"]
     assert "first" not in repr(tokens)
@@ -123,12 +124,12 @@ def test_what_github_refuses_is_told_apart(
 ) -> None:
     api.post(TOKENS, status=status, headers=headers)
     with pytest.raises(error):
-        github.located(PRIVATE, github.Tokens(), settings)
+        github.located(PRIVATE, github_app.Tokens(), settings)
 
 
 def test_github_that_cant_be_reached_is_unavailable(settings: Settings, api: responses.RequestsMock) -> None:
     with pytest.raises(Unavailable, match="can't be reached"):
-        github.located(PRIVATE, github.Tokens(), settings)
+        github.located(PRIVATE, github_app.Tokens(), settings)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +141,7 @@ def test_a_key_that_is_missing_or_none_is_the_operators(key: bytes | None, setti
     if key is not None:
         file.write_bytes(key)
     with pytest.raises(Misconfigured, match="private-key"):
-        github.located(PRIVATE, github.Tokens(), settings)
+        github.located(PRIVATE, github_app.Tokens(), settings)
 
 
 def test_another_repository_than_the_one_asked_for_is_not_taken(
@@ -149,4 +150,4 @@ def test_another_repository_than_the_one_asked_for_is_not_taken(
     api.post(TOKENS, json=minted(), status=201)
     api.get(REPOSITORY, json={**NOW, "id": 8})
     with pytest.raises(Upstream, match="repository 8 for 7"):
-        github.located(PRIVATE, github.Tokens(), settings)
+        github.located(PRIVATE, github_app.Tokens(), settings)

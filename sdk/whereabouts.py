@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from . import api
-from .sdk import messages
-from .sdk.settings import Settings
+from . import github_app, messages
+from .settings import Settings
 
 
 @dataclass(frozen=True)
@@ -25,23 +24,23 @@ def whereabouts(repository: int, installation: int, settings: Settings) -> Where
     here = covering(repository, settings, suspended=False)
     if here:
         return Whereabouts(here)
-    app = api.app_token(settings)
-    messages.decode(api.call("GET", "/app", app, settings), _Numbered)
+    app = github_app.app_token(settings)
+    messages.decode(github_app.call("GET", "/app", app, settings), _Numbered)
     if not installation:
         return Whereabouts(gone="the App has no such repository")
-    status, content = api.ask("GET", f"/app/installations/{installation}", app, settings)
+    status, content = github_app.ask("GET", f"/app/installations/{installation}", app, settings)
     if status == 404:
         return Whereabouts(gone="the App was uninstalled")
-    found = messages.decode(api.checked("GET", "/app/installations", status, content), _Installation)
+    found = messages.decode(github_app.checked("GET", "/app/installations", status, content), _Installation)
     if found.suspended_at:
         return Whereabouts(gone="the App is suspended")
     # The least that every App may: so a refusal is for the repository's sake.
     wanted = {"repository_ids": [repository], "permissions": {"metadata": "read"}}
     path = f"/app/installations/{installation}/access_tokens"
-    status, content = api.ask("POST", path, app, settings, wanted)
+    status, content = github_app.ask("POST", path, app, settings, wanted)
     if status == 422:
         return Whereabouts(gone="the installation does not have the repository")
-    api.checked("POST", path, status, content)
+    github_app.checked("POST", path, status, content)
     return Whereabouts(installation)
 
 
@@ -52,10 +51,10 @@ def covering(repository: int, settings: Settings, *, suspended: bool = True) -> 
     https://docs.github.com/rest/apps/apps#get-a-repository-installation-for-the-authenticated-app
     """
     path = f"/repositories/{repository}/installation"
-    status, content = api.ask("GET", path, api.app_token(settings), settings)
+    status, content = github_app.ask("GET", path, github_app.app_token(settings), settings)
     if status == 404:
         return 0
-    found = messages.decode(api.checked("GET", path, status, content), _Installation)
+    found = messages.decode(github_app.checked("GET", path, status, content), _Installation)
     return found.id if suspended or not found.suspended_at else 0
 
 
