@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from . import deployment, ownership
 from .sdk import naming, records
 from .sdk.builder import Builder
-from .sdk.errors import CloudError, Failed, Superseded, Unavailable
+from .sdk.errors import CloudError, Failed, Superseded, Unavailable, Upstream
 from .sdk.gateway import Gateway, Status
 from .sdk.messages import Shipment
 from .sdk.records import Stage, Subject
@@ -58,12 +58,14 @@ class Ship:
         if current and deployment.is_unchanged(current, spec):
             records.emit("deploy", subject, name, Stage("unchanged", url=where), 0)
             return Shipped("unchanged", current.image)
-        with records.stage("build", subject, name) as told:
+        # A build and a start may print what they were given; who sees the push need not know it.
+        given = [*shipment.function.build_args.values(), *shipment.function.environment.values()]
+        with records.stage("build", subject, name, hide=given) as told:
             digest = self.builder.digest(repository, context=shipment.digest)
             told.outcome = "unchanged" if digest else "ok"
             digest = digest or build()
         image = self._image(shipment, repository, digest)
-        with records.stage("deploy", subject, name) as told:
+        with records.stage("deploy", subject, name, hide=given) as told:
             told.url = where
             self._deploy(spec, image, shipment, current, told.log)
         return Shipped("ok", image)
@@ -131,7 +133,8 @@ class Ship:
         deploy = self.gateway.deploy if before else self.gateway.create
         service, nonce = spec["service"], str(spec["annotations"][deployment.NONCE])
         error: CloudError = Unavailable(f"{service}: the gateway took the deploy, but does not show it")
-        for _ in range(PUT_TRIES):
+        for attempt in range(PUT_TRIES):
+            time.sleep(POLL_SECONDS * 4 * attempt)
             try:
                 deploy(spec)
             except CloudError as raised:
@@ -141,7 +144,7 @@ class Ship:
                 return nonce
             if found not in ("", deployment.nonce_of(before)):
                 raise Superseded(f"{service}: another version was deployed at the same time")
-            if not isinstance(error, Unavailable):
+            if not isinstance(error, (Unavailable, Upstream)):
                 break
         raise error
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from .sdk.errors import CloudError, Refused, Unavailable
+from .sdk.errors import CloudError, Misconfigured, Refused, Unavailable
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def converge(branch: Branch, rounds: int) -> Report:
 def _pass(branch: Branch, head: str) -> Report:
     try:
         results = tuple(branch.apply(head))
-    except Unavailable:
+    except (Unavailable, Misconfigured):
         raise
     except CloudError as error:
         return Report(head, "failed", error=error.message)

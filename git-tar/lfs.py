@@ -98,7 +98,9 @@ def _batch(found: Sequence[Pointer], remote: Remote, settings: Settings) -> Mapp
 
 def _download(action: _Action, pointer: Pointer, folder: Path, settings: Settings, deadline: float) -> None:
     if urlsplit(action.href).scheme not in ("https", "http"):
-        raise Upstream(f"Git LFS: {pointer.path} is at {action.href!r}")
+        raise Upstream(
+            f"Git LFS: {pointer.path} has a URL that is not http: {urlsplit(action.href).scheme!r}"
+        )
     digest, size = hashlib.sha256(), 0
     try:
         with (

@@ -10,8 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
-
 from . import fetch, lfs
 from .contexts import Tree, pack
 from .converge import Report, Result
@@ -19,11 +17,12 @@ from .fetch import Client, Remote
 from .mirrors import Checkout, Mirrors
 from .sdk import messages, naming, records, signature, stack
 from .sdk.context import CLOUD_ENTRY, SignedTar, read_entry
-from .sdk.errors import Busy, CloudError, Failed, Malformed, TooLarge, Unavailable
+from .sdk.errors import Busy, CloudError, Failed, Malformed, Misconfigured, TooLarge, Unavailable
 from .sdk.gateway import Gateway
 from .sdk.messages import Closing, Finish, Push
 from .sdk.records import Stage, Subject
 from .sdk.secrets import Keys
+from .sdk.sessions import persistently
 from .sdk.settings import Settings
 from .sdk.stack import Function, Stack
 from .setbacks import Setbacks
@@ -78,6 +77,9 @@ class Pipeline:
             with held(self.templates, found.configuration, self.settings) as sources:
                 tree = Tree(self.push, sha, folder, found.configuration, sources)
                 ended = self._ship_all(found.functions, tree, Path(work))
+        for error in ended:
+            if isinstance(error, Misconfigured):
+                raise error
         waiting = [error for error in ended if isinstance(error, Unavailable)]
         if waiting:
             kind = Busy if all(isinstance(error, Busy) for error in waiting) else Unavailable
@@ -86,10 +88,10 @@ class Pipeline:
 
     def _ship_all(
         self, functions: Sequence[Function], tree: Tree, work: Path
-    ) -> Sequence[Result | Unavailable]:
+    ) -> Sequence[Result | Unavailable | Misconfigured]:
         watch = Watch(self.head, tree.sha)
 
-        def ship(function: Function) -> Result | Unavailable:
+        def ship(function: Function) -> Result | Unavailable | Misconfigured:
             if watch.moved():
                 return Result(function.name, "superseded", error="a newer commit was pushed")
             return self._ship(function, tree, work)
@@ -112,7 +114,11 @@ class Pipeline:
         body = messages.seal("buildshiprun", Closing(finish))
         headers = messages.headers(body, self.keys)
         gateway = Gateway(self.settings.gateway_url)
-        answer = gateway.invoke("buildshiprun", body, headers, max(1, self._seconds(FINISH_SECONDS)))
+
+        def hand_over() -> bytes:
+            return gateway.invoke("buildshiprun", body, headers, max(1, self._seconds(FINISH_SECONDS)))
+
+        answer = persistently(hand_over, self._seconds(FINISH_SECONDS))
         return messages.decode(answer, _Finished).removed
 
     def report(self, report: Report) -> None:
@@ -159,8 +165,8 @@ class Pipeline:
             notes.append(f"Git LFS is not fetched here, only pointers: {some(left)}")
         return checkout.folder
 
-    def _ship(self, function: Function, tree: Tree, work: Path) -> Result | Unavailable:
-        """What became of the function; what may work later is returned, so that the others are tried."""
+    def _ship(self, function: Function, tree: Tree, work: Path) -> Result | Unavailable | Misconfigured:
+        """What became of the function; what is no failure of its own is returned: the others are tried."""
         name = naming.qualified(function.name, function.namespace)
         try:
             with records.stage("shrinkwrap", self._subject(tree.sha), function.name):
@@ -169,7 +175,7 @@ class Pipeline:
                 return self._send(tar, name)
             finally:
                 tar.path.unlink()
-        except Unavailable as error:
+        except (Unavailable, Misconfigured) as error:
             return type(error)(f"{name}: {error.message}")
         except CloudError as error:
             return Result(name, records.outcome_of(error), error=error.message)
@@ -180,17 +186,14 @@ class Pipeline:
             return Result(name, "unchanged")
         headers = {signature.CLOUD_HEADER: tar.signature, "Content-Type": "application/x-tar"}
         gateway = Gateway(self.settings.gateway_url)
-        retrying = Retrying(
-            retry=retry_if_exception_type(Unavailable),
-            stop=stop_after_delay(max(0, self._seconds(PATIENCE_SECONDS))),
-            wait=wait_random_exponential(multiplier=0.2, max=5),
-            reraise=True,
-        )
+
+        def hand_over() -> bytes:
+            with tar.path.open("rb") as body:
+                return gateway.invoke("buildshiprun", body, headers, max(1, self._seconds(SHIP_SECONDS)))
+
         if time.monotonic() > self.deadline:
             raise Busy("the push takes long, and goes on in a moment")
-        for attempt in retrying:
-            with attempt, tar.path.open("rb") as body:
-                answer = gateway.invoke("buildshiprun", body, headers, max(1, self._seconds(SHIP_SECONDS)))
+        answer = persistently(hand_over, self._seconds(PATIENCE_SECONDS))
         shipped = messages.decode(answer, _Shipped)
         return Result(name, shipped.outcome, url=shipped.url)
 

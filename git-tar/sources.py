@@ -11,6 +11,7 @@ from pathlib import Path
 from .fetch import check_url
 from .sdk import templates
 from .sdk.errors import Failed, Misconfigured, Missing, Refused
+from .sdk.masking import masked
 from .sdk.messages import Template
 from .sdk.settings import Settings
 from .sdk.shrinkwrap import DOCKERFILE
@@ -101,7 +102,7 @@ class Sources:
     def _languages(self, source: str, *, limited: bool = False) -> Mapping[str, Language]:
         folder, commit = (Path(source), "") if _is_folder(source) else self._folder(source, limited)
         return {
-            name: Language(path, Template(source=source, commit=commit))
+            name: Language(path, Template(source=masked(source), commit=commit))
             for name, path in templates.languages(folder).items()
         }
 

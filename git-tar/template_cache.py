@@ -22,6 +22,7 @@ from pathlib import Path
 from .fetch import Client, Remote
 from .mirrors import Mirrors
 from .sdk.errors import CloudError, Missing, Unavailable
+from .sdk.masking import masked
 from .sdk.settings import Settings
 
 _TREES = 50
@@ -87,7 +88,7 @@ class TemplateCache:
         except CloudError as error:
             if not kept or kept.missing:
                 raise
-            print(f"git-tar: template source {source} is kept as it was: {error!r}", file=sys.stderr)
+            print(f"git-tar: template source {masked(source)} is kept as it was: {error!r}", file=sys.stderr)
             found = replace(kept, at=time.monotonic())
         with self._lock:
             if len(self._fetched) >= _SOURCES:

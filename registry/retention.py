@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import click
 
 from sdk import secrets
-from sdk.errors import CloudError, Misconfigured, Missing, Upstream
+from sdk.errors import CloudError, Misconfigured, Missing, Unavailable, Upstream
 from sdk.gateway import Gateway, Status
 from sdk.registry import Credentials, Reference, Registry
 from sdk.settings import Settings as GatewaySettings
@@ -84,8 +84,8 @@ def running(gateway: Gateway, namespaces: Collection[str]) -> Running:
     """Of all namespaces. Raises rather than to miss one, or to believe that nothing runs at all."""
     try:
         names = namespaces or gateway.namespaces() or ("",)
-    except Upstream as error:
-        raise Upstream(f"{error.message}; if it has no list of namespaces, set `namespaces`") from None
+    except (Upstream, Unavailable) as error:
+        raise type(error)(f"{error.message}; if it has no list of namespaces, set `namespaces`") from None
     functions = [function for name in names for function in replace(gateway, namespace=name).list()]
     if not functions:
         raise Upstream("the gateway lists not one function: is it the right one?")

@@ -17,7 +17,7 @@ import msgspec
 import requests
 
 from . import signature
-from .errors import Busy, CloudError, Failed, Misconfigured, Refused, Unavailable, Upstream, received
+from .errors import Busy, CloudError, Failed, Misconfigured, Refused, Unavailable, Upstream, answered
 from .secrets import Keys
 from .sessions import CONNECT_SECONDS, reason, session
 
@@ -137,4 +137,4 @@ def _failure(line: Line, log: list[str]) -> CloudError:
 
 def _check(response: requests.Response) -> None:
     if not response.ok:
-        raise received("of-builder", response.status_code, response.content)
+        raise answered("of-builder", response.status_code, response.content)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from . import __version__
-from .errors import CloudError, Unavailable
+from .errors import CloudError, Misconfigured, Unavailable
 
 Answer = dict[str, Any]
 
@@ -61,6 +61,8 @@ def function(name: str, *, takes: str) -> Callable[[Handler], Handler]:
 
 def _refusal(name: str, error: CloudError) -> Answer:
     # As one JSON text: what an author wrote can't pass for a line of its own, such as a stage record.
-    print(f"{name}: {error.status} {error.code}: {json.dumps(error.message)}", file=sys.stderr, flush=True)
+    alarm = "ALARM: an operator must act: " if isinstance(error, Misconfigured) else ""
+    said = f"{name}: {alarm}{error.status} {error.code}: {json.dumps(error.message)}"
+    print(said, file=sys.stderr, flush=True)
     headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Unavailable) else None
     return answer(error.status, error.body(), headers)

@@ -8,7 +8,7 @@ CloudError                500  ours, and unexpected
 ├── Superseded            409  a newer version has taken over
 ├── TooLarge              413  over a limit; the message says by how much
 ├── Failed                422  the user's code: stack.yml, Dockerfile, or a start that never got ready
-├── Misconfigured         500  the operator's settings or secrets
+├── Misconfigured         500  the operator's settings or secrets: nobody else can mend it
 ├── Upstream              502  a neighbour answered what its protocol doesn't allow
 └── Unavailable           503  try again: what is sent twice ends the same
     └── Busy              503  the same, for want of a free hand: nothing is broken
@@ -17,23 +17,38 @@ CloudError                500  ours, and unexpected
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
+
+from .masking import masked
 
 # Statuses that say: the same call may succeed later.
 RETRIED = (408, 425, 429, 502, 503, 504)
 
 
 class CloudError(Exception):
-    """`message` tells the reader what to do next; `details` are shown beside it, as JSON."""
+    """`message` tells the reader what to do next; `details` are shown beside it, as JSON.
+
+    Neither shows credentials that are in a URL.
+    """
 
     status = 500
     code = "internal"
 
     def __init__(self, message: str, *, details: Mapping[str, Any] | None = None) -> None:
+        message = masked(message)
         super().__init__(message)
         self.message = message
         self.details = dict(details or {})
+        if "log" in self.details:
+            self.details["log"] = [masked(line) for line in self.details["log"]]
+
+    def hide(self, values: Collection[str]) -> None:
+        """Take `values` out of all that this error shows."""
+        self.message = masked(self.message, values)
+        self.args = (self.message,)
+        if "log" in self.details:
+            self.details["log"] = [masked(line, values) for line in self.details["log"]]
 
     def body(self) -> dict[str, Any]:
         """The one shape of an error on the wire: `{"error": {"code", "message", …}}`."""
@@ -92,19 +107,36 @@ class Busy(Unavailable):
 
 def received(who: str, status: int, body: bytes) -> CloudError:
     """The error that a neighbour's answer stands for: its class by status, its own message kept."""
-    try:
-        told = json.loads(body)["error"]
-        message, code = str(told["message"]), told.get("code")
-        log = [str(line) for line in told.get("log", ())]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        message = f"{who} answered {status}: {body[:500].decode(errors='replace').strip()}"
-        code, log = "", []
+    message, code, log = told(body) or (
+        f"{who} answered {status}: {body[:500].decode(errors='replace').strip()}",
+        "",
+        [],
+    )
     details = {"log": log} if log else None
-    if code == Upstream.code:  # it said itself that a neighbour of its own is not as it should be
-        return Upstream(message, details=details)
+    if status == Unauthorized.status:
+        return Misconfigured(f"{message}; {who} and this function must hold the same secrets")
+    for kind in (Upstream, Misconfigured):  # it said itself who is not as it should be
+        if code == kind.code:
+            return kind(message, details=details)
     if status in RETRIED:
         return (Busy if code == Busy.code else Unavailable)(message, details=details)
     kinds = {kind.status: kind for kind in (Refused, Missing, Superseded, TooLarge, Failed)}
-    if status == Unauthorized.status:
-        return Upstream(f"{message}; {who} and this function must hold the same secrets")
     return kinds.get(status, Failed if status < 500 else Upstream)(message, details=details)
+
+
+def answered(who: str, status: int, body: bytes) -> CloudError:
+    """The same for a service of ours behind others: a 5xx that is not in our shape is not its own word.
+
+    It was killed, say, and a gateway or a watchdog answered: it may work later.
+    """
+    error = received(who, status, body)
+    return Unavailable(error.message) if status >= 500 and not told(body) else error
+
+
+def told(body: bytes) -> tuple[str, str, list[str]] | None:
+    """Message, code and log of an error in our shape; None for whatever is none."""
+    try:
+        error = json.loads(body)["error"]
+        return str(error["message"]), str(error.get("code", "")), [str(line) for line in error.get("log", ())]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None

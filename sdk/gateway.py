@@ -13,9 +13,12 @@ import msgspec
 import requests
 
 from . import secrets
-from .errors import CloudError, Misconfigured, Superseded, Unavailable, Upstream, received
-from .sessions import CONNECT_SECONDS, reason, session
+from .errors import CloudError, Misconfigured, Superseded, Unavailable, Upstream, answered, received
+from .sessions import CONNECT_SECONDS, persistently, reason, session
 from .settings import Settings
+
+# How long the queue may take to answer: it only writes the call down.
+QUEUE_SECONDS = 2
 
 
 class Status(msgspec.Struct, frozen=True, rename="camel"):
@@ -109,18 +112,24 @@ class Gateway:
     def invoke(
         self, name: str, body: bytes | IO[bytes], headers: Mapping[str, str], read_seconds: float
     ) -> bytes:
-        """POST to a function and wait for its answer; an error answer is raised as what it stands for."""
+        """POST to one of our functions and wait for its answer; an error is raised as what it stands for."""
         path = f"/function/{name}"
         response = self._send("POST", path, read_seconds, retries=0, data=body, headers=headers)
-        return _check(response, path).content
+        if not response.ok:
+            raise answered(f"the gateway's {path}", response.status_code, response.content)
+        return response.content
 
-    def queue(self, name: str, body: bytes, headers: Mapping[str, str], read_seconds: float) -> None:
-        """Hand a call to the gateway's queue; it is the gateway's once this returns."""
+    def queue(self, name: str, body: bytes, headers: Mapping[str, str], seconds: float) -> None:
+        """Hand a call to the gateway's queue, trying for `seconds`; it is the gateway's once this returns."""
         path = f"/async-function/{name}"
-        response = self._send("POST", path, read_seconds, retries=1, data=body, headers=headers)
-        if response.status_code == 404:
-            raise Misconfigured("the gateway has no queue: deploy OpenFaaS's queue-worker")
-        _check(response, path)
+
+        def hand_over() -> None:
+            response = self._send("POST", path, QUEUE_SECONDS, retries=0, data=body, headers=headers)
+            if response.status_code == 404:
+                raise Misconfigured("the gateway has no queue: deploy OpenFaaS's queue-worker")
+            _check(response, path)
+
+        persistently(hand_over, seconds)
 
     def logs(
         self, name: str, since: str, *, follow: bool, read_seconds: float, tail: int = 0
@@ -146,7 +155,11 @@ class Gateway:
         self, method: str, path: str, *, missing: bool = False, retries: int = 3, **rest: Any
     ) -> requests.Response:
         response = self._send(method, path, self.read_seconds, retries=retries, **rest)
-        return response if missing and response.status_code == 404 else _check(response, path)
+        if missing and response.status_code == 404:
+            return response
+        if method == "GET" and not response.ok:  # nothing was done: also a 500 may work later
+            raise answered(f"the gateway's {path}", response.status_code, response.content)
+        return _check(response, path)
 
     def _send(
         self, method: str, path: str, read_seconds: float, *, retries: int = 3, **rest: Any

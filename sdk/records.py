@@ -7,7 +7,7 @@ other bookkeeping. A line stays under 12 KiB, so that no log driver splits it.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -15,6 +15,7 @@ from datetime import datetime, timezone
 import msgspec
 
 from .errors import CloudError, Refused, Superseded, Unavailable
+from .masking import masked
 
 LOG_BYTES = 8_000
 ERROR_BYTES = 2_000
@@ -69,17 +70,23 @@ class Stage:
 
 
 @contextmanager
-def stage(name: str, subject: Subject, function: str = "") -> Iterator[Stage]:
-    """Time a stage and print its record, also when it raises."""
+def stage(name: str, subject: Subject, function: str = "", *, hide: Collection[str] = ()) -> Iterator[Stage]:
+    """Time a stage and print its record, also when it raises.
+
+    The values `hide` show neither in the record nor in the error.
+    """
     told, started, error = Stage(), time.monotonic(), ""
     try:
         yield told
     except Exception as raised:
-        told.outcome, error = outcome_of(raised), str(raised)
+        if isinstance(raised, CloudError):
+            raised.hide(hide)
+        told.outcome, error = outcome_of(raised), masked(str(raised), hide)
         if isinstance(raised, CloudError):
             told.log = told.log or list(raised.details.get("log", ()))
         raise
     finally:
+        told.log = [masked(line, hide) for line in told.log]
         emit(name, subject, function, told, time.monotonic() - started, error)
 
 
@@ -102,8 +109,8 @@ def emit(name: str, subject: Subject, function: str, told: Stage, seconds: float
         stage=name,
         outcome=told.outcome,
         seconds=round(seconds, 3),
-        error=clipped(error),
-        log=tail(told.log),
+        error=clipped(masked(error)),
+        log=tail([masked(line) for line in told.log[-LOG_BYTES:]]),
         url=told.url,
     )
     # One write: lines of several threads must not mix.

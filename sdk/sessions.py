@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import os
+import random
 import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
 
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3.util.retry import Retry
 
-from .errors import RETRIED
+from .errors import RETRIED, Unavailable
+
+T = TypeVar("T")
 
 CONNECT_SECONDS = 3.05
+# The pause before a call is made again: at first, and at most.
+PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.2, 5.0
 
 
 class _Local(threading.local):
@@ -31,7 +39,7 @@ def session(retries: int = 3) -> requests.Session:
     if retries not in _local.sessions:
         policy = Retry(
             total=retries,
-            backoff_factor=0.2,
+            backoff_factor=PAUSE_SECONDS,
             status_forcelist=RETRIED,
             allowed_methods=None,
             respect_retry_after_header=False,
@@ -44,6 +52,24 @@ def session(retries: int = 3) -> requests.Session:
             made.mount(scheme, HTTPAdapter(pool_maxsize=16, max_retries=policy))
         _local.sessions[retries] = made
     return _local.sessions[retries]
+
+
+def persistently(hand_over: Callable[[], T], seconds: float) -> T:
+    """What `hand_over` returns. While that raises `Unavailable` it is tried again, after doubling pauses.
+
+    The last try begins within `seconds`. For what may be done twice: an answer that was lost is no sign
+    that nothing was done.
+    """
+    deadline, pause = time.monotonic() + seconds, PAUSE_SECONDS
+    while True:
+        try:
+            return hand_over()
+        except Unavailable:
+            wait = pause * random.uniform(0.5, 1)  # noqa: S311 - so that not all come back at once
+            if time.monotonic() + wait > deadline:
+                raise
+            time.sleep(wait)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
 
 def reason(error: requests.RequestException) -> str:

@@ -162,7 +162,8 @@ def _cast(row: Field[Any], text: str) -> Any:
     try:
         return _CASTS[str(row.type)](text)
     except ValueError as error:
-        raise Misconfigured(f"setting {row.name}: {text!r} is not {error}") from None
+        shown = "its value" if row.type == "Mapping[str, str]" else repr(text)  # pairs may hold tokens
+        raise Misconfigured(f"setting {row.name}: {shown} is not {error}") from None
 
 
 def _boolean(text: str) -> bool:

@@ -7,6 +7,7 @@ wrong types are errors, anchors and `<<` work, only the first document counts, u
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ PROVIDERS = ("openfaas", "faas")
 _TRUE = frozenset("y yes on true".split())
 _FALSE = frozenset("n no off false".split())
 _MERGE = "tag:yaml.org,2002:merge"
+_QUOTED = re.compile(r"'[^'<\n]{3,}'|\"[^\"<\n]{3,}\"")
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,9 @@ def _compose(text: str) -> yaml.Node | None:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}: " if mark else ""
-        raise Malformed(f"{where}{error.problem or error.context}") from None
+        # Not what it quotes of the file: that may be a value.
+        said = _QUOTED.sub("'…'", str(error.problem or error.context))
+        raise Malformed(f"{where}{said}") from None
     except (yaml.YAMLError, ValueError) as error:
         raise Malformed(f"not YAML: {str(error).splitlines()[0]}") from None
     except RecursionError:
@@ -318,4 +322,4 @@ def _kind(node: yaml.Node) -> str:
         return "a list"
     if isinstance(node, yaml.MappingNode):
         return "a mapping"
-    return f"{str(node.value)[:40]!r}"
+    return "a text"  # not which: it may be a secret value at a wrong place

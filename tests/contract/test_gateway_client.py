@@ -86,7 +86,7 @@ def test_secrets_are_listed_and_set() -> None:
     ("name", "kind", "said"),
     [
         ("07-functions-one-no-prometheus", Unavailable, "does not answer"),
-        ("05-wrong-auth", Upstream, "must hold the same secrets"),
+        ("05-wrong-auth", Misconfigured, "must hold the same secrets"),
     ],
 )
 def test_an_error_is_never_an_empty_list(name: str, kind: type[CloudError], said: str) -> None:
@@ -106,7 +106,7 @@ def test_a_refused_deploy_keeps_the_gateways_words(name: str, kind: type[CloudEr
         replayed(lambda gateway: gateway.deploy(SPEC), name)
 
 
-@pytest.mark.parametrize("name", ["21-invoke-unknown", "D1-upstream-timeout"])
+@pytest.mark.parametrize("name", ["21-invoke-unknown", "D1-upstream-timeout", "F3-invoke-crashed"])
 def test_a_function_that_cannot_be_reached_may_work_later(name: str) -> None:
     exchange = recordings.load(name)
 

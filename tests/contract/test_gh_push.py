@@ -102,6 +102,7 @@ def test_malformed_json_is_400(body: bytes, gateway: FakeGateway) -> None:
 
 
 def test_a_gateway_that_is_down_is_503(monkeypatch: pytest.MonkeyPatch, secret_folder: Path) -> None:
+    monkeypatch.setattr(handler, "QUEUE_SECONDS", 0.5)
     monkeypatch.setenv("secret_mount_path", str(secret_folder))
     monkeypatch.setenv("gateway_url", "http://127.0.0.1:9/")
     status, answer = call()
@@ -119,7 +120,10 @@ def test_a_gateway_that_hangs_is_503_within_githubs_ten_seconds(gateway: FakeGat
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_a_queue_that_refuses_is_never_answered_200(status: int, gateway: FakeGateway) -> None:
+def test_a_queue_that_refuses_is_never_answered_200(
+    status: int, gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handler, "QUEUE_SECONDS", 0.5)
     gateway.overrides.append(lambda method, path, body: (status, b"no"))
     assert call()[0] >= 500
 
