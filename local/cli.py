@@ -17,7 +17,7 @@ from rich.table import Table
 from sdk import __version__, naming, secrets, signature, stack
 from sdk.errors import CloudError, Malformed
 
-from . import author, garbage, reconciling
+from . import author, garbage, queue, reconciling
 from . import up as machine
 from .errors import CommandError
 from .state import State
@@ -208,6 +208,9 @@ def shrinkwrap_folder(repo: Path, out: Path, source: Path | None) -> None:
     problems = author.shrinkwrap(repo, out, source)
     if problems:
         _fail(problems)
+
+
+main.add_command(queue.command)
 
 
 def _fail(problems: Iterable[str]) -> NoReturn:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from sdk import secrets as stored
 from sdk.gateway import Gateway
 from sdk.settings import read, setting
 
@@ -113,7 +114,8 @@ class State:
     def gateway(self) -> Gateway:
         """A client with the operator's credentials."""
         user, password = (
-            self.secret_file(name).read_text() for name in ("basic-auth-user", "basic-auth-password")
+            stored.read(name, str(self.secrets_folder)).signing.decode()
+            for name in ("basic-auth-user", "basic-auth-password")
         )
         return Gateway(self.gateway_url, (user, password))
 

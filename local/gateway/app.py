@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import hmac
 import logging
 import platform
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -19,12 +15,14 @@ from yarl import URL
 
 from sdk import __version__, naming
 
-from .async_queue import AsyncQueue, Call
+from .async_queue import AsyncQueue
 from .deployment import NAMESPACES, decode, parse
 from .errors import GatewayError
 from .functions import Functions
+from .guard import Guard, not_for_pages
 from .logs import Logs
-from .proxy import CALL_ID, START_TIME, Proxy, client, forwarded, split
+from .proxy import CALL_ID, START_TIME, Handler, Proxy, client, forwarded, split
+from .queue_store import Call
 from .schedule import Schedule
 from .secrets import Secrets
 from .secrets import parse as parse_secret
@@ -38,7 +36,6 @@ _DEPLOY_BYTES = 1024**2
 # Bodies go through as they come, and a caller that goes away ends its call.
 SERVER: Mapping[str, Any] = {"auto_decompress": False, "handler_cancellation": True}
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 log = logging.getLogger("gateway")
 
 
@@ -55,11 +52,12 @@ class Gateway:
         self, settings: Settings, swarm: Swarm | None = None, resolver: AbstractResolver | None = None
     ) -> None:
         self.settings = settings
+        self.guard = Guard(settings.secret_mount_path)
         self._swarm = swarm
         self._resolver = resolver
 
     def app(self) -> web.Application:
-        middlewares = (answer_errors, self.authenticated, self.one_namespace)
+        middlewares = (answer_errors, not_for_pages, self.guard.authenticated, self.one_namespace)
         app = web.Application(middlewares=middlewares, client_max_size=_DEPLOY_BYTES)
         app.add_routes(
             [
@@ -75,6 +73,9 @@ class Gateway:
                 web.put("/system/secrets", self.set_secret),
                 web.delete("/system/secrets", self.delete_secret),
                 web.get("/system/logs", self.function_logs),
+                web.get("/system/queue", self.list_calls),
+                web.post(r"/system/queue/{id:\d{1,18}}", self.retry_call),
+                web.delete(r"/system/queue/{id:\d{1,18}}", self.drop_call),
                 web.post("/async-function/{name}", self.enqueue),
                 web.post("/async-function/{name}/{path:.*}", self.enqueue),
                 web.route("*", "/function/{name}", self.invoke),
@@ -133,8 +134,19 @@ class Gateway:
     async def function_logs(self, request: web.Request) -> web.StreamResponse:
         return await self.logs.handle(request)
 
+    async def list_calls(self, request: web.Request) -> web.Response:
+        return web.json_response(self.queue.calls())
+
+    async def retry_call(self, request: web.Request) -> web.Response:
+        await self.queue.retry(int(request.match_info["id"]))
+        return web.Response(status=202)
+
+    async def drop_call(self, request: web.Request) -> web.Response:
+        await self.queue.drop(int(request.match_info["id"]))
+        return web.Response()
+
     async def invoke(self, request: web.Request) -> web.StreamResponse:
-        return await self.proxy.handle(request)
+        return await self.proxy.handle(request, credentials=not self.guard.knows(request))
 
     async def enqueue(self, request: web.Request) -> web.Response:
         """Keep the call, also of a function that is yet to come; never of what no function can be named."""
@@ -143,7 +155,7 @@ class Gateway:
             raise web.HTTPNotFound
         query = request.rel_url.raw_query_string
         target = URL.build(path=path, query_string=query, encoded=True)
-        headers = forwarded(request)
+        headers = forwarded(request, credentials=not self.guard.knows(request))
         headers.popall("Content-Length", None)
         call = Call(name, str(target), dict(headers), await request.read())
         await self.queue.put(call)
@@ -156,27 +168,6 @@ class Gateway:
         if asked not in NAMESPACES:
             raise GatewayError(400, f"namespace {asked} is not supported here")
         return await handler(request)
-
-    @web.middleware
-    async def authenticated(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Basic authentication for /system; functions are called by anybody, as in OpenFaaS."""
-        if request.path.startswith("/system/") and not self._knows(request):
-            raise web.HTTPUnauthorized(
-                text="invalid credentials\n", headers={"WWW-Authenticate": 'Basic realm="Restricted"'}
-            )
-        return await handler(request)
-
-    def _knows(self, request: web.Request) -> bool:
-        scheme, _, encoded = request.headers.get("Authorization", "").partition(" ")
-        try:
-            given = base64.b64decode(encoded) if scheme.lower() == "basic" else b""
-        except (binascii.Error, ValueError):
-            given = b""
-        folder = Path(self.settings.secret_mount_path)
-        user, password = (
-            (folder / name).read_bytes().strip() for name in ("basic-auth-user", "basic-auth-password")
-        )
-        return bool(password) and hmac.compare_digest(given, user + b":" + password)
 
     async def _run(self, app: web.Application) -> AsyncIterator[None]:
         swarm = self._swarm or Swarm(self.settings)

@@ -1,4 +1,4 @@
-"""Calls that are made later: kept on disk until they have succeeded or failed for good.
+"""Calls that are made later: kept on disk until they have succeeded, or failed for good and been seen.
 
 A call is tried again with doubling pauses while its answer says that it may yet succeed. Attempts
 are counted before the call, so that one that kills its worker ends too. What was being called when
@@ -9,65 +9,44 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
+import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
 import aiohttp
-import msgspec
-from persistqueue import SQLiteAckQueue
-from persistqueue.sqlackqueue import AckStatus
+from msgspec.structs import replace
 from yarl import URL
 
-from sdk.errors import RETRIED
+from sdk.errors import RETRIED, told
+from sdk.masking import masked
 
+from . import failed_calls
 from .errors import GatewayError
-from .proxy import CALL_ID, Proxy
+from .proxy import CALL_ID, Proxy, is_short
+from .queue_entry import DELIVERY, FAILED, WAITING, WORKING, Entry
+from .queue_store import Call, Store
 from .settings import Settings
 
 BODY_LIMIT = 256_000
-_KEPT_ENDED = 100
-_CLEAR_EVERY = 50
+# Of the headers, what the list shows.
+_SHOWN = (CALL_ID.lower(), DELIVERY.lower())
+_TRIM_SECONDS = 3600
+_PIECE = 64 * 1024
+_ERROR_LENGTH = 300
 
 T = TypeVar("T")
 log = logging.getLogger("gateway.queue")
 
 
-class Call(msgspec.Struct, frozen=True):
-    """One call of a function, as it was asked for, and how often it was tried.
-
-    While one with a `key` is there, others with the same key are left out.
-    """
-
-    function: str
-    target: str
-    headers: Mapping[str, str]
-    body: bytes = b""
-    attempts: int = 0
-    key: str = ""
-
-    def __repr__(self) -> str:
-        return f"<call of {self.function}, {len(self.body)} bytes, {self.attempts} attempts>"
-
-
-class _Serializer:
-    """How persist-queue writes a call; its default is pickle."""
-
-    @staticmethod
-    def dumps(call: Call) -> bytes:
-        return msgspec.msgpack.encode(call)
-
-    @staticmethod
-    def loads(data: bytes) -> Call:
-        return msgspec.msgpack.decode(data, type=Call)
-
-
 @dataclass
 class _Line:
-    """The calls of one function: the ids that wait, and how many are worked on."""
+    """The calls of one function: the ids that wait, how many are worked on, and how many pause."""
 
     waiting: deque[int] = field(default_factory=deque)
     working: int = 0
@@ -81,24 +60,25 @@ class AsyncQueue:
     def __init__(self, proxy: Proxy, settings: Settings) -> None:
         self._proxy = proxy
         self._settings = settings
-        self._store = SQLiteAckQueue(
-            settings.queue_path, multithreading=True, serializer=_Serializer, auto_resume=True
-        )
+        self._store = Store(settings.queue_path)
         # SQLite's connections are used by one thread, which `close` can wait for.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="queue")
+        self._entries: dict[int, Entry] = {}
         self._lines: dict[str, _Line] = defaultdict(_Line)
-        self._keys: set[str] = set()
+        self._woken: dict[int, asyncio.Event] = {}
         self._work: set[asyncio.Task[None]] = set()
-        self._ended = 0
 
     def load(self) -> None:
         """Take up what the last process left."""
-        for row in self._store.queue():
-            if int(row["status"]) < int(AckStatus.unack):
-                self._lines[row["data"].function].waiting.append(row["id"])
-                self._keys.add(row["data"].key)
+        self._store.remove_acked()
+        for row in self._store.rows():
+            entry = Entry.of(row.id, row.call, row.queued_at, failed=row.failed)
+            self._entries[row.id] = entry
+            if entry.state == WAITING:
+                self._lines[entry.function].waiting.append(row.id)
         for name in list(self._lines):
             self._staff(name)
+        self._spawn(self._trimming())
 
     async def close(self) -> None:
         for task in list(self._work):
@@ -106,6 +86,12 @@ class AsyncQueue:
         await asyncio.gather(*self._work, return_exceptions=True)
         await asyncio.to_thread(self._thread.shutdown)
         self._store.close()
+
+    def calls(self) -> Sequence[Mapping[str, Any]]:
+        """What is worked on, what waits, and what failed for good; never a body or a header's value."""
+        order = (WORKING, WAITING, FAILED)
+        entries = sorted(self._entries.values(), key=lambda entry: (order.index(entry.state), entry.id))
+        return [entry.shown() for entry in entries]
 
     async def put(self, call: Call) -> None:
         """Keep the call; it is on disk once this returns. `GatewayError` 429 when too many wait."""
@@ -115,86 +101,212 @@ class AsyncQueue:
                 f"Error queuing request: request body too large ({len(call.body)} bytes), "
                 f"maximum: {BODY_LIMIT} bytes",
             )
-        if len(self._lines.get(call.function, ())) >= self._settings.queue_limit:
-            raise GatewayError(429, f"{self._settings.queue_limit} calls of {call.function} are waiting")
+        self._check_room(call.function)
         unknown = [len(line) for name, line in self._lines.items() if not self._proxy.knows(name)]
         if not self._proxy.knows(call.function) and sum(unknown) >= self._settings.queue_unknown_limit:
             raise GatewayError(429, f"{sum(unknown)} calls of functions that are not there are waiting")
-        if call.key and call.key in self._keys:
+        if call.key and any(entry.is_like(call) for entry in self._entries.values()):
             return
-        self._keys.add(call.key)
+        call = replace(call, size=len(call.body))
+        number = await self._asked(self._store.add, call)
+        self._entries[number] = Entry.of(number, call, time.time())
+        self._queue(self._entries[number])
+
+    async def retry(self, number: int) -> None:
+        """Make a failed call again, as if it were new; one that pauses is made now."""
+        entry = self._entry(number)
+        if entry.state == WAITING:
+            if number in self._woken:
+                self._woken[number].set()
+            return
+        if not entry.can_be_retried:
+            raise GatewayError(409, f"call {number} was refused, and is not kept: send it anew")
+        self._check_room(entry.function)
+        entry.state = WAITING  # for whoever asks for the same meanwhile
         try:
-            number = await self._stored(self._store.put, call)
-        except Exception:
-            self._keys.discard(call.key)
+            call = await self._asked(self._store.call, number)
+            if call:
+                call = replace(call, attempts=0, ended_at=0)
+                await self._asked(self._store.again, number, call)
+        except GatewayError:
+            entry.state = FAILED
             raise
-        assert number is not None
-        self._lines[call.function].waiting.append(number)
-        self._staff(call.function)
+        if number not in self._entries:
+            raise GatewayError(404, f"there is no call {number}: it was just dropped")
+        entry.attempts, entry.ended_at, entry.next_try = 0, 0, 0
+        self._queue(entry)
+
+    async def drop(self, number: int) -> None:
+        """Forget a call that waits or failed."""
+        entry = self._entry(number)
+        line = self._lines[entry.function]
+        with suppress(ValueError):
+            line.waiting.remove(number)
+        try:
+            await self._asked(self._store.remove, number)
+        except GatewayError:
+            if entry.state == WAITING and number not in self._woken:
+                line.waiting.append(number)
+            raise
+        self._entries.pop(number, None)
+        if number in self._woken:
+            self._woken[number].set()
+        self._forget_empty(entry.function)
+
+    def _entry(self, number: int) -> Entry:
+        entry = self._entries.get(number)
+        if not entry:
+            raise GatewayError(404, f"there is no call {number}")
+        if entry.state == WORKING:
+            raise GatewayError(409, f"call {number} is being made")
+        return entry
+
+    def _check_room(self, name: str) -> None:
+        if len(self._lines.get(name, ())) >= self._settings.queue_limit:
+            raise GatewayError(429, f"{self._settings.queue_limit} calls of {name} are waiting")
+
+    def _queue(self, entry: Entry) -> None:
+        self._lines[entry.function].waiting.append(entry.id)
+        self._staff(entry.function)
 
     def _staff(self, name: str) -> None:
         """Work on what waits, with a bounded number of calls at once."""
         line = self._lines[name]
         while line.waiting and line.working < self._settings.queue_workers:
+            entry = self._entries[line.waiting.popleft()]
+            entry.state = WORKING
             line.working += 1
-            task = asyncio.create_task(self._one(name, line.waiting.popleft()))
-            self._work.add(task)
-            task.add_done_callback(self._work.discard)
+            self._spawn(self._one(entry))
+        self._forget_empty(name)
 
-    async def _one(self, name: str, number: int) -> None:
-        line = self._lines[name]
+    def _forget_empty(self, name: str) -> None:
+        if name in self._lines and not self._lines[name]:
+            del self._lines[name]
+
+    async def _one(self, entry: Entry) -> None:
+        line = self._lines[entry.function]
         try:
-            pause = await self._try(number)
+            pause = await self._try(entry)
         except Exception:  # a full disk, say: the call is still there
-            log.exception("a call of %s is put off", name)
+            log.exception("a call of %s is put off", entry.function)
             pause = self._settings.queue_backoff_limit
         line.working -= 1
-        if pause is None:
-            self._staff(name)
-            if not line:
-                self._lines.pop(name, None)
-            return
-        line.pausing += 1
-        self._staff(name)
-        await asyncio.sleep(pause)
-        line.pausing -= 1
-        line.waiting.append(number)
-        self._staff(name)
+        if pause is not None:
+            await self._pause(entry, line, pause)
+        self._staff(entry.function)
 
-    async def _try(self, number: int) -> float | None:
+    async def _pause(self, entry: Entry, line: _Line, seconds: float) -> None:
+        entry.state, entry.next_try = WAITING, time.time() + seconds
+        line.pausing += 1
+        self._staff(entry.function)
+        woken = self._woken[entry.id] = asyncio.Event()
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(woken.wait(), seconds)
+        del self._woken[entry.id]
+        line.pausing -= 1
+        if entry.id in self._entries:
+            line.waiting.append(entry.id)
+
+    async def _try(self, entry: Entry) -> float | None:
         """Make the call once; the pause before the next try, None if this was the last."""
-        call: Call = await self._stored(self._store.get, id=number)
-        call = msgspec.structs.replace(call, attempts=call.attempts + 1)
-        await self._stored(self._store.update, call, id=number)
-        status = await self._status(call)
-        if status in RETRIED and call.attempts < self._settings.queue_attempts:
-            backoff = float(self._settings.queue_backoff) * 2.0 ** (call.attempts - 1)
+        call = await self._stored(self._store.call, entry.id)
+        if call is None:  # it was dropped
+            return None
+        if call.attempts >= self._settings.queue_attempts:
+            said = call.error or "the gateway stopped while it was being made"
+            await self._fail(entry, replace(call, status=call.status or 503, error=said))
+            return None
+        call = replace(call, attempts=call.attempts + 1, status=entry.status, error=entry.error)
+        await self._stored(self._store.change, entry.id, call)
+        entry.attempts = call.attempts
+        entry.status, entry.error = await self._answered(call)
+        if entry.status in RETRIED and call.attempts < self._settings.queue_attempts:
+            backoff = float(self._settings.queue_backoff) * 2.0 ** min(call.attempts - 1, 30)
             return min(backoff, self._settings.queue_backoff_limit)
-        # Before the call has ended on disk: were this to fail after it, the call would be made again.
-        self._ended += 1
-        if self._ended % _CLEAR_EVERY == 0:
-            await self._stored(self._store.clear_acked_data, keep_latest=_KEPT_ENDED, clear_ack_failed=True)
-        ended = self._store.ack if status < 400 else self._store.ack_failed
-        await self._stored(ended, id=number)
-        self._keys.discard(call.key)
-        if status >= 400:
-            log.error("%s of %s failed for good: %d", call.headers.get(CALL_ID), call.function, status)
+        if entry.status >= 400:
+            await self._fail(entry, replace(call, status=entry.status, error=entry.error))
+            return None
+        await self._stored(self._store.remove, entry.id)
+        self._entries.pop(entry.id, None)
         return None
 
-    async def _stored(self, function: Callable[..., T], *arguments: Any, **named: Any) -> T:
-        call = partial(function, *arguments, **named)
+    async def _fail(self, entry: Entry, call: Call) -> None:
+        """Keep the call aside for the operator, and say so."""
+        kept = replace(call, ended_at=time.time())
+        if not failed_calls.keeps_body(call.status, call.headers):
+            shown = {name: text for name, text in call.headers.items() if name.lower() in _SHOWN}
+            kept = replace(kept, body=b"", headers=shown, whole=False)
+        await self._stored(self._store.fail, entry.id, kept)
+        self._entries[entry.id] = Entry.of(entry.id, kept, entry.queued_at, failed=True)
+        alarm = ""
+        if failed_calls.is_alarm(call.status, call.headers):
+            alarm = (
+                f"ALARM: an operator must act: {call.function} and who calls it must hold the same secrets: "
+            )
+        log.error(
+            "%scall %d (%s) of %s failed for good after %d attempts: %d %s",
+            *(alarm, entry.id, entry.call_id, call.function, call.attempts, call.status, call.error),
+        )
+        self._spawn(self._trim())
+
+    async def _trimming(self) -> None:
+        while True:
+            await self._trim()
+            await asyncio.sleep(_TRIM_SECONDS)
+
+    async def _trim(self) -> None:
+        """Of what failed, forget what is too old and too much."""
+        gone = failed_calls.surplus(
+            [entry for entry in self._entries.values() if entry.state == FAILED],
+            is_there=self._proxy.knows,
+            limit=self._settings.queue_failed_limit,
+            limit_bytes=self._settings.queue_failed_mb * 1024**2,
+            since=time.time() - self._settings.queue_failed_age,
+        )
+        with suppress(sqlite3.Error):  # a full disk: the next one will do
+            for number in gone:
+                if number in self._entries and self._entries[number].state == FAILED:
+                    await self._stored(self._store.remove, number)
+                    self._entries.pop(number, None)
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._work.add(task)
+        task.add_done_callback(self._work.discard)
+
+    async def _stored(self, function: Callable[..., T], *arguments: Any) -> T:
+        call = partial(function, *arguments)
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
-    async def _status(self, call: Call) -> int:
-        """The status that the function answers; 503 where it can't be reached."""
+    async def _asked(self, function: Callable[..., T], *arguments: Any) -> T:
+        """The same for a caller, who is told when the disk is full."""
+        try:
+            return await self._stored(function, *arguments)
+        except sqlite3.Error as error:
+            raise GatewayError(503, f"the queue can't be written: {error}") from None
+
+    async def _answered(self, call: Call) -> tuple[int, str]:
+        """The status that the function answers and its error; 503 where it can't be reached."""
         try:
             target = URL(call.target, encoded=True)
             async with self._proxy.call(call.function, "POST", target, call.headers, call.body) as answer:
-                await answer.read()
-                return answer.status
+                return answer.status, await _said(answer)
         except GatewayError as error:
-            log.warning("%s of %s: %s", call.headers.get(CALL_ID), call.function, error.text)
-            return error.status if error.status in RETRIED else 503
+            status, said = error.status if error.status in RETRIED else 503, error.text
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
-            log.warning("%s of %s: %r", call.headers.get(CALL_ID), call.function, error)
-            return 503
+            # Not its text: that may show the call's headers.
+            status, said = 503, f"no whole answer: {type(error).__name__}"
+        log.warning("%s of %s: %s", call.headers.get(CALL_ID), call.function, said)
+        return status, said
+
+
+async def _said(answer: aiohttp.ClientResponse) -> str:
+    """The message of an error in our functions' shape; what others say is not shown.
+
+    The answer is read to its end, so that one that breaks off is noticed, but not kept.
+    """
+    start = await answer.read() if is_short(answer) else b""
+    async for piece in answer.content.iter_chunked(_PIECE):
+        start = start or piece
+    found = told(start) if answer.status >= 400 else None
+    return masked(" ".join(found[0].split()))[:_ERROR_LENGTH] if found else ""

@@ -6,7 +6,7 @@ import asyncio
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -27,6 +27,7 @@ _HOP_BY_HOP = frozenset(
     "connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer "
     "transfer-encoding upgrade".split()
 )
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _RETRY_SECONDS = 0.1
 _SHORT_BYTES = 64 * 1024
 _NOT_CONNECTED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
@@ -82,10 +83,10 @@ class Proxy:
         self._http = http
         self._settings = settings
 
-    async def handle(self, request: web.Request) -> web.StreamResponse:
+    async def handle(self, request: web.Request, *, credentials: bool) -> web.StreamResponse:
         """`/function/NAME[/path]`, any method."""
         name, path = split(request.rel_url.raw_path)
-        headers = forwarded(request)
+        headers = forwarded(request, credentials=credentials)
         target = URL.build(path=path, query_string=request.rel_url.raw_query_string, encoded=True)
         body = await received(request, self._settings.body_patience)
         async with self.call(name, request.method, target, headers, body) as answer:
@@ -159,9 +160,11 @@ def split(raw_path: str) -> tuple[str, str]:
     return name.removesuffix(".openfaas-fn"), f"/{path}"
 
 
-def forwarded(request: web.Request) -> CIMultiDict[str]:
-    """The request's headers as the function gets them."""
+def forwarded(request: web.Request, *, credentials: bool = True) -> CIMultiDict[str]:
+    """The request's headers as the function gets them; without `credentials` if those are the gateway's."""
     headers = passed_on(request.headers)
+    if not credentials:
+        headers.popall("Authorization", None)
     if request.content_length is not None:
         headers["Content-Length"] = str(request.content_length)
     headers["X-Forwarded-Host"] = request.host

@@ -16,10 +16,10 @@ from datetime import datetime, timedelta, timezone
 
 from cronsim import CronSim, CronSimError
 
-from .async_queue import Call
 from .deployment import Deployment
 from .errors import GatewayError
 from .proxy import CALL_ID
+from .queue_store import Call
 
 TOPIC, SCHEDULE = "topic", "schedule"
 CRON = "cron-function"

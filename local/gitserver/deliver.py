@@ -19,6 +19,7 @@ from sdk.gateway import Gateway
 from sdk.records import Record
 from sdk.settings import Settings
 
+from ..calls import FAILED, Queue
 from ..timeline import Timeline, verdict
 from . import event
 from .event import Update
@@ -28,6 +29,7 @@ FOLLOWED = ("git-tar", "buildshiprun", "garbage-collect")
 ANSWER_SECONDS = 15
 FOLLOW_SECONDS = 20 * 60
 AGAIN_SECONDS = 0.5
+QUEUE_SECONDS = 5
 
 
 def deliver(repository: BareRepository, update: Update, settings: Settings, public_url: str) -> str:
@@ -38,7 +40,7 @@ def deliver(repository: BareRepository, update: Update, settings: Settings, publ
     body, headers = event.signed(event.payload(repository, update, public_url=public_url), keys)
     say(f"{repository.owner}/{repository.name} at {update.after[:10]}")
     try:
-        follower = follow(gateway, started)
+        follower = follow(gateway, started, headers["X-GitHub-Delivery"])
         answer = messages.decode(gateway.invoke("gh-push", body, headers, ANSWER_SECONDS), dict[str, object])
     except CloudError as error:
         return f"gh-push did not take the event: {error.message}"
@@ -60,14 +62,18 @@ def deliver(repository: BareRepository, update: Update, settings: Settings, publ
         before = told
         if record.terminal:
             # Our own delivery's run may find a newer head, never an older one: the ref moved before.
-            if record.sha != update.after:
+            if record.sha not in (update.after, ""):
                 say(f"it ended for {record.sha[:10]}, a newer commit that was pushed meanwhile")
             return verdict(record)
     return "no end was seen; it may still succeed: python -m local logs git-tar"
 
 
-def follow(gateway: Gateway, started: float) -> Iterator[Record]:
-    """The records of all stages from `started` on, as they come; ends when the time is up."""
+def follow(gateway: Gateway, started: float, delivery: str) -> Iterator[Record]:
+    """The records of all stages from `started` on, as they come; ends when the time is up.
+
+    A call that failed for good ends the delivery also when git-tar had no word for it, as one whose signature
+    it does not know.
+    """
     found: queue.Queue[Record] = queue.Queue()
     since = datetime.fromtimestamp(started - 1, timezone.utc).isoformat()
     deadline = started + FOLLOW_SECONDS
@@ -80,9 +86,26 @@ def follow(gateway: Gateway, started: float) -> Iterator[Record]:
                         found.put(record)
             time.sleep(AGAIN_SECONDS)  # the gateway restarts, or the function is not there yet
 
+    def watch() -> None:
+        while time.time() < deadline:
+            time.sleep(QUEUE_SECONDS)
+            with suppress(CloudError, OSError):
+                for call in Queue.at(gateway).calls():
+                    if (call.delivery, call.state) == (delivery, FAILED):
+                        time.sleep(QUEUE_SECONDS)  # its own last record may be on its way
+                        said = f"{call.function} answered {call.status}, call {call.id} of the queue"
+                        found.put(_ended(delivery, f"{said}: {call.error}"))
+                        return
+
     for name in FOLLOWED:
         threading.Thread(target=read, args=(name,), daemon=True).start()
+    threading.Thread(target=watch, daemon=True).start()
     return _until(found, deadline)
+
+
+def _ended(delivery: str, error: str) -> Record:
+    at = datetime.now(timezone.utc).isoformat()
+    return Record(at, delivery, "", "", "", "", records.TERMINAL_STAGE, "failed", 0, error)
 
 
 def _until(found: queue.Queue[Record], deadline: float) -> Iterator[Record]:

@@ -119,6 +119,33 @@ def test_a_push_fails_when_the_pipeline_does_but_its_commit_is_stored(
     assert served.head() == sha
 
 
+def test_a_push_that_git_tar_does_not_take_ends_and_says_why(
+    served: Served, gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """git-tar can't believe a call whose signature it does not know, so it records nothing of it."""
+    events = receiving(gateway, "ok")
+
+    def queue(method: str, path: str, body: bytes) -> tuple[int, bytes] | None:
+        gateway.logs.clear()
+        if path != "/system/queue" or not events:
+            return None
+        delivery = events[-1].headers["X-GitHub-Delivery"]
+        call = {
+            "id": 7,
+            "function": "git-tar",
+            "state": "failed",
+            "status": 401,
+            "error": "it does not match",
+        }
+        return 200, json.dumps([{**call, "delivery": "another"}, {**call, "delivery": delivery}]).encode()
+
+    gateway.overrides.append(queue)
+    served.author.commit({"stack.yml": "x"})
+    pushed = served.push(f"HEAD:{MASTER}")
+    assert pushed.returncode == 1
+    assert "git-tar answered 401, call 7 of the queue: it does not match" in pushed.stderr
+
+
 def test_a_superseded_push_has_not_failed(served: Served, gateway: FakeGateway) -> None:
     receiving(gateway, "superseded")
     served.author.commit({"stack.yml": "x"})

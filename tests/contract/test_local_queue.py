@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from persistqueue import SQLiteAckQueue
 from yarl import URL
 
+from local.gateway.queue_store import Store
 from local.gateway.settings import Settings
 from sdk.settings import Seconds
 
@@ -85,12 +85,12 @@ def test_a_queued_call_whose_answer_breaks_off_is_tried_again(settings: Settings
     run(settings, test)
 
 
-@pytest.mark.parametrize("step", ["get", "update"])
+@pytest.mark.parametrize("step", ["call", "change", "remove"])
 def test_a_queued_call_outlives_a_full_disk(
     step: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refused: list[str] = []
-    whole = getattr(SQLiteAckQueue, step)
+    whole = getattr(Store, step)
 
     def refuse_once(*arguments: Any, **named: Any) -> Any:
         if refused:
@@ -99,7 +99,7 @@ def test_a_queued_call_outlives_a_full_disk(
         raise sqlite3.OperationalError("database or disk is full")
 
     async def test(client: Client, swarm: FakeSwarm) -> None:
-        monkeypatch.setattr(SQLiteAckQueue, step, refuse_once)
+        monkeypatch.setattr(Store, step, refuse_once)
         await deployed(client)
         await client.post("/async-function/hello", data=b"x")
         await until(lambda: asyncio.sleep(0, "/" in swarm.of(V1).calls))

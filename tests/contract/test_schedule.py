@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from local.gateway.async_queue import AsyncQueue, Call
+from local.gateway.async_queue import AsyncQueue
+from local.gateway.queue_store import Call
 from local.gateway.schedule import Schedule
 from local.gateway.settings import Settings
 
@@ -58,7 +59,11 @@ def test_of_calls_with_one_key_only_one_is_there(settings: Settings, queues: lis
                 await put(Call("hello", "/left-out", {}, key="clock"))
                 open_.set()
                 await until(lambda: asyncio.sleep(0, calls == ["/first"] * 2))  # 503, then 500
-                await until(lambda: asyncio.sleep(0, not queues[-1]._keys))
+                await until(
+                    lambda: asyncio.sleep(
+                        0, {entry.state for entry in queues[-1]._entries.values()} == {"failed"}
+                    )
+                )
                 await put(Call("hello", "/next", {}, key="clock"))
                 await until(lambda: asyncio.sleep(0, calls[-1] == "/next"))
         finally:

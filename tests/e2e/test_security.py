@@ -21,7 +21,7 @@ from sdk.errors import CloudError
 from sdk.messages import Collect, Owner, Push, Repository
 from sdk.secrets import Keys
 
-from .cloud import Cloud, execute
+from .cloud import Cloud, execute, until
 from .cloud import Repository as Author
 
 Make = Callable[..., Author]
@@ -335,6 +335,38 @@ def test_the_gateway_keeps_strangers_out_of_its_system(cloud: Cloud) -> None:
     ):
         answer = requests.request(method, cloud.state.gateway_url + path, timeout=10)
         assert answer.status_code in (401, 404), path
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "same-origin"])
+def test_no_page_in_a_browser_uses_the_gateways_system(site: str, cloud: Cloud, untouched: None) -> None:
+    auth = cloud.gateway.auth
+    url = f"{cloud.state.gateway_url}/system/functions"
+    body = {"functionName": "git-tar"}
+    pages: tuple[dict[str, str], ...] = ({"Sec-Fetch-Site": site}, {"Origin": cloud.state.gateway_url})
+    for headers in pages:
+        assert requests.delete(url, json=body, auth=auth, headers=headers, timeout=10).status_code == 403
+        assert requests.get(url, auth=auth, headers=headers, timeout=10).status_code == 403
+    assert requests.get(url, auth=auth, timeout=10).status_code == 200
+
+
+def test_what_git_tar_refuses_is_in_the_queues_list_without_its_body(cloud: Cloud, untouched: None) -> None:
+    delivery = f"e2e-{time.time_ns()}"
+    url = f"{cloud.state.gateway_url}/async-function/git-tar"
+    headers = {"X-GitHub-Delivery": delivery}
+    assert requests.post(url, data=b"hunter2", headers=headers, timeout=10).status_code == 202
+
+    def ended() -> list[Any]:
+        listed = cloud.cli("queue", "--json").stdout
+        assert "hunter2" not in listed
+        found = [call for call in json.loads(listed) if call["delivery"] == delivery]
+        return [call for call in found if call["state"] == "failed"]
+
+    until(lambda: bool(ended()), what="the call has ended")
+    [call] = ended()
+    assert (call["function"], call["status"], call["canBeRetried"]) == ("git-tar", 401, False)
+    assert cloud.cli("queue", "retry", str(call["id"])).returncode == 1
+    assert cloud.cli("queue", "drop", str(call["id"])).returncode == 0
+    assert not ended()
 
 
 def test_a_failing_build_says_whose_fault_it_is(cloud: Cloud) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -23,6 +23,7 @@ from sdk.gateway import Gateway, Status
 from sdk.messages import Collect, Reconcile
 from sdk.secrets import Keys
 from tests.conftest import ROOT
+from tests.contract.fakes import Answer, Server, running
 from tests.repositories import Origin
 
 COMMANDS = sorted(main.commands)
@@ -43,10 +44,12 @@ def run(*arguments: str, stdin: str = "") -> tuple[int, str]:
 
 
 def test_the_commands_are_those_that_the_readme_names() -> None:
-    assert set(COMMANDS) >= {"up", "down", "status", "push", "retry", "secret", "logs", "sign"}
+    assert set(COMMANDS) >= {"up", "down", "status", "push", "retry", "secret", "logs", "queue", "sign"}
 
 
-@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS), ("secret", "set")])
+@pytest.mark.parametrize(
+    "command", [(), *((name,) for name in COMMANDS), ("secret", "set"), ("queue", "drop")]
+)
 def test_every_command_has_help(command: tuple[str, ...]) -> None:
     code, output = run(*command, "--help")
     assert code == 0
@@ -55,7 +58,7 @@ def test_every_command_has_help(command: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [("status",), ("logs", "git-tar"), ("push", "."), ("retry",), ("reconcile",)]
+    "command", [("status",), ("logs", "git-tar"), ("push", "."), ("retry",), ("reconcile",), ("queue",)]
 )
 def test_without_a_cloud_it_says_how_to_start_one(
     command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -228,6 +231,65 @@ def test_collect_of_a_name_that_none_or_two_have_is_refused(
     assert "ids 7, 8" in run("collect", "alice/hello", "--uninstall")[1]
     assert "no function is of alice/other" in run("collect", "alice/other", "--uninstall")[1]
     assert not collector.asked
+
+
+class FakeQueue(Server):
+    """/system/queue with one call that failed, one that was refused, and one that waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        rows = ((1, "failed", True), (2, "failed", False), (3, "waiting", True))
+        self.queued = [
+            {"id": number, "function": "git-tar", "state": state, "attempts": 4, "status": 422, "bytes": 900}
+            | {"canBeRetried": whole, "error": "why it failed", "delivery": "d-7", "headers": "not ours"}
+            for number, state, whole in rows
+        ]
+
+    def answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        if path == "/system/queue":
+            return 200, json.dumps(self.queued).encode()
+        number = int(path.removeprefix("/system/queue/"))
+        found = [call for call in self.queued if call["id"] == number]
+        if not found:
+            return 404, b"there is no call 9\n"
+        if method == "DELETE":
+            self.queued.remove(found[0])
+        return (202, b"") if found[0]["canBeRetried"] or method == "DELETE" else (409, b"send it anew\n")
+
+
+@pytest.fixture
+def queue(state: State, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeQueue]:
+    fake = FakeQueue()
+    monkeypatch.setattr(State, "gateway_url", fake.url)
+    with running(fake):
+        yield fake
+
+
+def test_the_queue_is_listed_as_a_table_and_as_json(queue: FakeQueue) -> None:
+    code, output = run("queue")
+    assert code == 0
+    for word in ("git-tar", "failed", "waiting", "422", "900", "d-7", "1: why it failed"):
+        assert word in output
+    listed = json.loads(run("queue", "--json")[1])
+    assert [call["id"] for call in listed] == [1, 2, 3]
+    assert "headers" not in listed[0]
+
+
+def test_failed_calls_are_made_again_one_by_one_or_all(queue: FakeQueue) -> None:
+    assert run("queue", "retry", "1", "3") == (0, "1 queued again\n3 queued again\n")
+    assert run("queue", "retry", "--all") == (0, "1 queued again\n"), "what was refused can't be"
+    code, output = run("queue", "retry", "9", "2", "1")
+    assert code == 1
+    assert "1 queued again" in output
+    assert "9: the gateway's /system/queue/9 answered 404: there is no call 9" in output
+    assert "2: the gateway's /system/queue/2 answered 409: send it anew" in output
+    assert run("queue", "retry")[0] == 2
+
+
+def test_calls_are_dropped(queue: FakeQueue) -> None:
+    assert run("queue", "drop", "3")[0] == 0
+    assert run("queue", "drop", "--all")[0] == 0
+    assert queue.queued == []
 
 
 def test_an_empty_secret_is_refused(state: State) -> None:

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from local.gateway import schedule
-from local.gateway.async_queue import Call
 from local.gateway.deployment import Deployment
 from local.gateway.errors import GatewayError
+from local.gateway.queue_store import Call
 from local.gateway.schedule import Schedule
 
 START = datetime(2026, 3, 1, 12, 0, 20, tzinfo=timezone.utc).timestamp()

@@ -1,0 +1,90 @@
+"""What is known of a queued call without its body: what the queue works with, and what is shown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from multidict import CIMultiDict
+
+from .proxy import CALL_ID
+from .queue_store import Call
+
+WAITING, WORKING, FAILED = "waiting", "working", "failed"
+DELIVERY = "X-GitHub-Delivery"
+_PRINTABLE = re.compile(r"[!-~]{1,100}")
+
+
+@dataclass
+class Entry:
+    """A call by its id; times in seconds since 1970."""
+
+    id: int
+    function: str
+    call_id: str
+    delivery: str
+    size: int
+    queued_at: float
+    state: str = WAITING
+    attempts: int = 0
+    status: int = 0
+    error: str = ""
+    next_try: float = 0
+    ended_at: float = 0
+    can_be_retried: bool = True
+    key: str = ""
+
+    @classmethod
+    def of(cls, number: int, call: Call, queued_at: float, *, failed: bool = False) -> Entry:
+        headers = CIMultiDict(call.headers)
+        return cls(
+            id=number,
+            function=call.function,
+            call_id=_printable(headers.get(CALL_ID, "")),
+            delivery=_printable(headers.get(DELIVERY, "")),
+            size=call.size or len(call.body),
+            queued_at=queued_at,
+            state=FAILED if failed else WAITING,
+            attempts=call.attempts,
+            status=call.status,
+            error=call.error,
+            ended_at=call.ended_at,
+            can_be_retried=call.whole,
+            key=call.key,
+        )
+
+    def is_like(self, call: Call) -> bool:
+        """Whether it is still to be made, and has the same key."""
+        return self.state != FAILED and self.key == call.key
+
+    @property
+    def kept_bytes(self) -> int:
+        return self.size if self.can_be_retried else 0
+
+    def shown(self) -> Mapping[str, Any]:
+        return {
+            "id": self.id,
+            "function": self.function,
+            "state": self.state,
+            "callId": self.call_id,
+            "delivery": self.delivery,
+            "bytes": self.size,
+            "queuedAt": _iso(self.queued_at),
+            "attempts": self.attempts,
+            "status": self.status,
+            "error": self.error,
+            "nextTry": _iso(self.next_try) if self.state == WAITING else "",
+            "endedAt": _iso(self.ended_at),
+            "canBeRetried": self.can_be_retried,
+        }
+
+
+def _printable(text: str) -> str:
+    return text if _PRINTABLE.fullmatch(text) else ""
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds") if seconds else ""
