@@ -71,6 +71,15 @@ def is_unchanged(current: Status | None, spec: Spec) -> bool:
     return is_version(current, spec)
 
 
+def sleeps_unchanged(current: Status | None, spec: Spec) -> bool:
+    """Whether that version is scaled to zero: a look that nobody pushed for must not wake it.
+
+    faasd shows a container that is gone alike, so a push deploys it anew.
+    """
+    asleep = current is not None and not (current.replicas or current.failure)
+    return bool(current and asleep and is_version(current, spec))
+
+
 def is_version(status: Status, spec: Spec) -> bool:
     """Whether the same context with the same configuration is deployed."""
     there = status.annotations or {}

@@ -71,12 +71,12 @@ class Ship:
         return Shipped("ok", image)
 
     def is_live(self, shipment: Shipment) -> bool:
-        """Whether `ship` would change nothing; what it would refuse or fail is raised."""
+        """Whether there is nothing to ship; what `ship` would refuse or fail is raised."""
         spec = deployment.wanted(shipment, self.settings, now=int(time.time()))
         current = self.gateway.get(spec["service"])
         self._check_owner(current, shipment)
         self._check_secrets(shipment, spec)
-        return deployment.is_unchanged(current, spec)
+        return deployment.is_unchanged(current, spec) or deployment.sleeps_unchanged(current, spec)
 
     def _image(self, shipment: Shipment, repository: str, digest: str) -> str:
         """The reference by which the cluster pulls: the tag is for people, the digest decides."""
@@ -134,11 +134,11 @@ class Ship:
         service, nonce = spec["service"], str(spec["annotations"][deployment.NONCE])
         error: CloudError = Unavailable(f"{service}: the gateway took the deploy, but does not show it")
         for attempt in range(PUT_TRIES):
-            time.sleep(POLL_SECONDS * 4 * attempt)
             try:
                 deploy(spec)
             except CloudError as raised:
                 error = raised
+                time.sleep(POLL_SECONDS * 4 * (attempt + 1))  # before the look: what follows it is at once
             found = deployment.nonce_of(self.gateway.get(service))
             if found == nonce:
                 return nonce

@@ -45,7 +45,7 @@ def up(state: State, advertise: str | None) -> None:
     publisher = Publisher(state, base)
     with step("set the platform's secrets"):
         publisher.secrets()
-    with step("build and deploy gh-push, git-tar, buildshiprun, garbage-collect, reconcile"):
+    with step("build and deploy the platform's functions"):
         publisher.functions()
     _push_example(state)
     if advertise:

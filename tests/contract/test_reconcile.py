@@ -291,7 +291,7 @@ def test_a_queue_that_is_full_or_a_gateway_that_is_away_fails_the_look(cloud: Cl
     cloud.gateway.overrides.append(full)
     assert tick()[0] == 503
     cloud.gateway.overrides[:] = [lambda *_: (500, b"panic")]
-    assert tick()[0] == 502
+    assert tick()[0] == 503
 
 
 def test_whoever_signs_nothing_learns_no_name_and_is_let_in_now_and_then(

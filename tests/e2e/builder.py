@@ -290,7 +290,9 @@ def registry(engine: docker.DockerClient, users: str = "") -> Iterator[str]:
     auth |= {"REGISTRY_AUTH_HTPASSWD_PATH": "/users"}
     host = f"127.0.0.1:{free_port()}"
     ports: dict[str, int | list[int] | tuple[str, int] | None] = {"5000/tcp": ("127.0.0.1", int(host[10:]))}
-    container = engine.containers.create(image, ports=ports, environment=auth if users else {})
+    kept = docker.types.LogConfig(type="json-file", config={"max-size": "1m"})
+    environment = auth if users else {}
+    container = engine.containers.create(image, ports=ports, environment=environment, log_config=kept)
     try:
         container.put_archive("/", tar_of((tarfile.TarInfo("users"), users)))
         container.start()

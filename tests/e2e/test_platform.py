@@ -132,7 +132,9 @@ def sleeping() -> bool:
 
 
 def work_folders(cloud: Cloud) -> list[str]:
-    return execute(cloud.container("of-builder"), "sh", "-c", "ls -d /tmp/build-* 2> /dev/null").split()
+    return execute(
+        cloud.container("of-builder"), "sh", "-c", "ls -d /tmp/of-builder-*/build-* 2> /dev/null"
+    ).split()
 
 
 def test_work_folders_and_logs_do_not_pile_up(cloud: Cloud) -> None:

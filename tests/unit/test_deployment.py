@@ -123,6 +123,19 @@ def test_the_request_is_a_function_deployment_of_the_openapi_description(shared:
     Draft7Validator(schema).validate(sent)
 
 
+def test_a_version_that_sleeps_is_not_woken_by_a_look_but_by_a_push() -> None:
+    spec, asleep = spec_of(), deployed(replicas=0, available_replicas=0)
+    assert not deployment.is_unchanged(asleep, spec)
+    assert deployment.sleeps_unchanged(asleep, spec)
+    others = [
+        deployed(replicas=0, available_replicas=0, failure="it crashed"),
+        deployed(replicas=1, available_replicas=0),
+    ]
+    for other in (None, deployed(replicas=1), *others):
+        assert not deployment.sleeps_unchanged(other, spec)
+    assert not deployment.sleeps_unchanged(asleep, spec_of(settings=Settings(scaling_max_limit=2)))
+
+
 def test_the_same_shipment_again_is_unchanged() -> None:
     template = Template("https://git.example/templates.git", "c" * 40)  # its files are in the digest
     again = replace(SHIPMENT, sha="c" * 40, delivery="d-2", template=template)
