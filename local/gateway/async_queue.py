@@ -32,6 +32,7 @@ from .proxy import CALL_ID, Proxy, is_short
 from .queue_entry import DELIVERY, FAILED, WAITING, WORKING, Entry
 from .queue_store import Call, Store
 from .settings import Settings
+from .whole import whole
 
 BODY_LIMIT = 256_000
 # Of the headers, what the list shows.
@@ -93,6 +94,7 @@ class AsyncQueue:
         entries = sorted(self._entries.values(), key=lambda entry: (order.index(entry.state), entry.id))
         return [entry.shown() for entry in entries]
 
+    @whole
     async def put(self, call: Call) -> None:
         """Keep the call; it is on disk once this returns. `GatewayError` 429 when too many wait."""
         if len(call.body) > BODY_LIMIT:

@@ -27,6 +27,7 @@ from .errors import GatewayError
 from .secrets import Secrets
 from .settings import Settings
 from .swarm import CANDIDATE, FAILED, LIVE, RETIRED, Generation, Swarm, Task
+from .whole import whole
 
 PORT = 8080
 READY_PATHS = ("/_/ready", "/_/health")
@@ -94,6 +95,7 @@ class Functions:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
 
+    @whole
     async def create(self, deployment: Deployment) -> None:
         async with self._lock(deployment.service):
             await self._forget_removed(deployment.service)
@@ -103,6 +105,7 @@ class Functions:
                 )
             await self._start(deployment)
 
+    @whole
     async def update(self, deployment: Deployment) -> None:
         async with self._lock(deployment.service):
             await self._forget_removed(deployment.service)
@@ -112,6 +115,7 @@ class Functions:
             else:
                 await self._start(deployment)
 
+    @whole
     async def delete(self, name: str) -> None:
         """Remove every service of the function, then forget it: a delete that fails can be sent again."""
         async with self._lock(name):
@@ -122,6 +126,7 @@ class Functions:
             await _cancelled(function.rollout)
             del self._functions[name]
 
+    @whole
     async def roll_secret(self, name: str) -> None:
         """Start new generations of the functions that use the secret `name`, which has a new value.
 

@@ -49,7 +49,8 @@ class Service:
 class FakeSwarm:
     """The methods of local.gateway.swarm.Swarm; `behaviours` by image, names resolved by `Resolver`.
 
-    Each name of a method in `hiccups` makes one call of it fail.
+    Each name of a method in `hiccups` makes one call of it fail. After a service was made, its caller
+    waits for `slowness`: as in a thread, no cancellation undoes what was asked for.
     """
 
     def __init__(self) -> None:
@@ -60,6 +61,7 @@ class FakeSwarm:
         self.removed: list[str] = []
         self.created: list[str] = []
         self.hiccups: list[str] = []
+        self.slowness = 0.0
 
     async def generations(self) -> list[Generation]:
         return [replace(service.generation) for service in self.services.values()]
@@ -76,6 +78,7 @@ class FakeSwarm:
         self.created.append(deployment.image)
         service.started = asyncio.get_running_loop().time()
         await self._start(service)
+        await asyncio.sleep(self.slowness)
         return generation
 
     async def mark(self, generation: Generation, *, replicas: int | None = None) -> None:

@@ -634,3 +634,21 @@ def test_odd_numbers_and_ids_are_not_taken_for_what_they_are_not(settings: Setti
         writer.close()
 
     run(settings, test)
+
+
+def test_a_deploy_is_done_to_its_end_though_who_asked_for_it_has_gone(settings: Settings) -> None:
+    """Else a service is left that nobody knows, until a restart takes it for the newest."""
+
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        await deployed(client)
+        swarm.slowness = 0.3
+        with pytest.raises(asyncio.TimeoutError):
+            await client.put("/system/functions", json=spec(V2), timeout=aiohttp.ClientTimeout(0.1))
+        swarm.slowness = 0
+        await until(lambda: asyncio.sleep(0, len(swarm.services) == 1))
+        assert (await status(client))["image"] == V2
+        await deployed(client, V3)
+        await until(lambda: asyncio.sleep(0, len(swarm.services) == 1))
+        assert await text_of(client) == (200, V3)
+
+    run(settings, test)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from aiohttp import web
+from aiohttp import ClientTimeout, web
 from yarl import URL
 
 from local.gateway.queue_store import Store
@@ -104,6 +105,25 @@ def test_a_queued_call_outlives_a_full_disk(
         await client.post("/async-function/hello", data=b"x")
         await until(lambda: asyncio.sleep(0, "/" in swarm.of(V1).calls))
         assert refused == [step]
+
+    run(settings, test)
+
+
+def test_a_call_is_made_though_who_queued_it_has_gone(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Store.put
+
+    def slowly(*arguments: Any, **named: Any) -> Any:
+        time.sleep(0.3)
+        return whole(*arguments, **named)
+
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        await deployed(client)
+        monkeypatch.setattr(Store, "put", slowly)
+        with pytest.raises(asyncio.TimeoutError):
+            await client.post("/async-function/hello", data=b"x", timeout=ClientTimeout(0.1))
+        await until(lambda: asyncio.sleep(0, "/" in swarm.of(V1).calls))
 
     run(settings, test)
 
