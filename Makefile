@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python
 
-.PHONY: up down test check e2e fix fuzz soak stage
+.PHONY: up down test check e2e fix fuzz soak chaos stage
 
 up: .venv/installed
 	@$(RUN) -m local up
@@ -32,6 +32,10 @@ fuzz: .venv/installed
 
 soak: .venv/installed
 	$(BIN)/pytest tests/soak -s
+
+ROUNDS ?= 200
+chaos: .venv/installed stage
+	@$(RUN) -m tests.chaos --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) $(if $(PLANT),--plant $(PLANT))
 
 stage:
 	@$(RUN) -m local.staging

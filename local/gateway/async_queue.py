@@ -114,6 +114,7 @@ class AsyncQueue:
         self._entries[number] = Entry.of(number, call, time.time())
         self._queue(self._entries[number])
 
+    @whole
     async def retry(self, number: int) -> None:
         """Make a failed call again, as if it were new; one that pauses is made now."""
         entry = self._entry(number)
@@ -138,6 +139,7 @@ class AsyncQueue:
         entry.attempts, entry.ended_at, entry.next_try = 0, 0, 0
         self._queue(entry)
 
+    @whole
     async def drop(self, number: int) -> None:
         """Forget a call that waits or failed."""
         entry = self._entry(number)

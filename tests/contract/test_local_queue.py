@@ -112,7 +112,7 @@ def test_a_queued_call_outlives_a_full_disk(
 def test_a_call_is_made_though_who_queued_it_has_gone(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = Store.put
+    whole = Store.add
 
     def slowly(*arguments: Any, **named: Any) -> Any:
         time.sleep(0.3)
@@ -120,7 +120,7 @@ def test_a_call_is_made_though_who_queued_it_has_gone(
 
     async def test(client: Client, swarm: FakeSwarm) -> None:
         await deployed(client)
-        monkeypatch.setattr(Store, "put", slowly)
+        monkeypatch.setattr(Store, "add", slowly)
         with pytest.raises(asyncio.TimeoutError):
             await client.post("/async-function/hello", data=b"x", timeout=ClientTimeout(0.1))
         await until(lambda: asyncio.sleep(0, "/" in swarm.of(V1).calls))
