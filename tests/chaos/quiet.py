@@ -10,30 +10,27 @@ import docker
 import requests
 
 from local import cli
-from local.gateway.swarm import FAILED, FUNCTION, LIVE, STATE
+from local.calls import FAILED, Queue
+from local.gateway import swarm
+from local.gateway.swarm import FUNCTION, LIVE, STATE
 from local.state import State
 from tests.e2e.cloud import Cloud
 
-from .authors import Author, execute
+from .authors import Author
 
 CAP = 120
-_COUNT = """
-import glob, sqlite3
-[path] = glob.glob("/var/lib/gateway/queue/data.db")
-with sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10) as found:
-    print(*found.execute("select count(*) from ack_queue_default where status < 5").fetchone())
-"""
 
 
-def waiting(engine: docker.DockerClient) -> int:
-    """How many calls are in the gateway's queue or being worked on."""
-    return int(execute(engine.containers.get("openfaas-cloud-gateway"), "python", "-c", _COUNT))
+def waiting(state: State) -> list[str]:
+    """The calls in the gateway's queue that have not ended."""
+    calls = Queue.at(state.gateway).calls()
+    return [f"{row.function} {row.state}, {row.attempts} attempts" for row in calls if row.state != FAILED]
 
 
-def until_empty(engine: docker.DockerClient, deadline: float) -> bool:
+def until_empty(state: State, deadline: float) -> bool:
     """Whether the queue was found empty before the deadline (by time.monotonic)."""
     while time.monotonic() < deadline:
-        if waiting(engine) == 0:
+        if not waiting(state):
             return True
         time.sleep(0.2)
     return False
@@ -48,7 +45,7 @@ def until_quiet(state: State, engine: docker.DockerClient, authors: Sequence[Aut
             time.sleep(1)
             continue
         passes += 1
-        if not until_empty(engine, deadline):
+        if not until_empty(state, deadline):
             return 0
         idle = idle + 1 if serving(engine) == before else 0
         if idle == 2:
@@ -98,7 +95,7 @@ def unsettled(engine: docker.DockerClient, name: str = "") -> list[str]:
     return [
         f"{label[FUNCTION]} {label[STATE]}"
         for label in labels
-        if name in ("", label[FUNCTION]) and label[STATE] not in (LIVE, FAILED)
+        if name in ("", label[FUNCTION]) and label[STATE] not in (LIVE, swarm.FAILED)
     ]
 
 

@@ -210,7 +210,7 @@ class Run:
         self._tasks.clear()
         self.nemesis.calm()
         deadline = time.monotonic() + quiet.CAP
-        emptied = quiet.until_empty(self.engine, deadline)
+        emptied = quiet.until_empty(self.state, deadline)
         if emptied:
             self._verify_before(number, strict=strict)
         self._foreign(number)
@@ -220,7 +220,7 @@ class Run:
             self._found(
                 "stuck",
                 number,
-                f"not quiet within {quiet.CAP} s: {quiet.waiting(self.engine)} calls wait, "
+                f"not quiet within {quiet.CAP} s: {quiet.waiting(self.state)} wait, "
                 f"{passes} passes, on their way: {quiet.unsettled(self.engine)}",
             )
         for repository in self.repositories.values():

@@ -5,13 +5,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 
 import docker
 import requests
 
-from local.gitserver.deliver import follow
+from local.gitserver.deliver import FOLLOWED
 from local.state import State
+from sdk import records
+from sdk.errors import CloudError
 from sdk.records import Record
 
 from . import quiet
@@ -20,6 +24,7 @@ from .platform import COUNTED, Api
 
 _PAUSE_SECONDS = 0.25
 _CALL_SECONDS = 10
+_AGAIN_SECONDS = 0.3
 
 
 class Records:
@@ -28,17 +33,25 @@ class Records:
     def __init__(self, state: State) -> None:
         self._found: list[Record] = []
         self._state = state
-        threading.Thread(target=self._read, daemon=True).start()
+        self._since = datetime.now(timezone.utc).isoformat()
+        for name in FOLLOWED:
+            threading.Thread(target=self._read, args=(name,), daemon=True).start()
 
     def of(self, repo: str, since: float = 0) -> list[Record]:
         """The records of the repository OWNER/NAME, oldest first."""
         mine = [row for row in self._found if f"{row.owner}/{row.repo}" == repo and row.time >= since]
         return sorted(mine, key=lambda row: row.time)
 
-    def _read(self) -> None:
-        while True:
-            for record in follow(self._state.gateway, time.time()):
-                self._found.append(record)
+    def _read(self, name: str) -> None:
+        seen: set[str] = set()
+        while True:  # a stream that is cut is read again from its start
+            with suppress(CloudError, OSError):
+                for text in self._state.gateway.logs(name, self._since, follow=True, read_seconds=600):
+                    record = records.parse(text)
+                    if record and text not in seen:
+                        seen.add(text)
+                        self._found.append(record)
+            time.sleep(_AGAIN_SECONDS)
 
 
 @dataclass
