@@ -187,7 +187,7 @@ class Service:
         text = kept.redact(said.text(), job.secrets.values())
         try:
             # Of a registry that hangs, no thread waits long: others need the threads, too.
-            registry = replace(self.registry(job.image), seconds=LOG_CALL_SECONDS, retries=0)
+            registry = replace(self.registry(job.image), seconds=LOG_CALL_SECONDS, retries=1)
             keeping = asyncio.to_thread(kept.store, registry, job.image.path, tags, text, last.status)
             await asyncio.wait_for(keeping, LOG_SECONDS)
         except (CloudError, asyncio.TimeoutError) as error:
