@@ -23,7 +23,7 @@ import aiohttp
 from msgspec.structs import replace
 from yarl import URL
 
-from sdk.errors import RETRIED, told
+from sdk.errors import RETRIED, Busy, told
 from sdk.masking import masked
 
 from . import failed_calls
@@ -52,6 +52,7 @@ class _Line:
     waiting: deque[int] = field(default_factory=deque)
     working: int = 0
     pausing: int = 0
+    ended: int = 0
 
     def __len__(self) -> int:
         return len(self.waiting) + self.working + self.pausing
@@ -189,15 +190,27 @@ class AsyncQueue:
 
     async def _one(self, entry: Entry) -> None:
         line = self._lines[entry.function]
+        ended = line.ended
         try:
             pause = await self._try(entry)
         except Exception:  # a full disk, say: the call is still there
             log.exception("a call of %s is put off", entry.function)
             pause = self._settings.queue_backoff_limit
         line.working -= 1
-        if pause is not None:
-            await self._pause(entry, line, pause)
+        if pause is None:
+            line.ended += 1
+            self._wake_busy(entry.function)
+        else:
+            one_ended = entry.turns and line.ended > ended  # before this one was there to be woken
+            await self._pause(entry, line, 0 if one_ended else pause)
         self._staff(entry.function)
+
+    def _wake_busy(self, name: str) -> None:
+        """A call of the function has ended: what only waited for its turn may have it now."""
+        for number, woken in self._woken.items():
+            entry = self._entries.get(number)
+            if entry and entry.function == name and entry.turns:
+                woken.set()
 
     async def _pause(self, entry: Entry, line: _Line, seconds: float) -> None:
         entry.state, entry.next_try = WAITING, time.time() + seconds
@@ -223,16 +236,25 @@ class AsyncQueue:
         call = replace(call, attempts=call.attempts + 1, status=entry.status, error=entry.error)
         await self._stored(self._store.change, entry.id, call)
         entry.attempts = call.attempts
-        entry.status, entry.error = await self._answered(call)
+        entry.status, entry.error, is_busy = await self._answered(call)
+        if is_busy:  # it was not tried yet
+            entry.turns += 1
+            entry.attempts -= 1
+            await self._stored(self._store.change, entry.id, replace(call, attempts=entry.attempts))
+            return self._backoff(entry.turns)
+        entry.turns = 0
         if entry.status in RETRIED and call.attempts < self._settings.queue_attempts:
-            backoff = float(self._settings.queue_backoff) * 2.0 ** min(call.attempts - 1, 30)
-            return min(backoff, self._settings.queue_backoff_limit)
+            return self._backoff(call.attempts)
         if entry.status >= 400:
             await self._fail(entry, replace(call, status=entry.status, error=entry.error))
             return None
         await self._stored(self._store.remove, entry.id)
         self._entries.pop(entry.id, None)
         return None
+
+    def _backoff(self, times: int) -> float:
+        pause = float(self._settings.queue_backoff) * 2.0 ** min(times - 1, 30)
+        return min(pause, self._settings.queue_backoff_limit)
 
     async def _fail(self, entry: Entry, call: Call) -> None:
         """Keep the call aside for the operator, and say so."""
@@ -289,23 +311,27 @@ class AsyncQueue:
         except sqlite3.Error as error:
             raise GatewayError(503, f"the queue can't be written: {error}") from None
 
-    async def _answered(self, call: Call) -> tuple[int, str]:
-        """The status that the function answers and its error; 503 where it can't be reached."""
+    async def _answered(self, call: Call) -> tuple[int, str, bool]:
+        """The status that the function answers, its error, and whether it was only busy with others.
+
+        503 where it can't be reached.
+        """
         try:
             target = URL(call.target, encoded=True)
             async with self._proxy.call(call.function, "POST", target, call.headers, call.body) as answer:
-                return answer.status, await _said(answer)
+                said, code = await _said(answer)
+                return answer.status, said, (answer.status, code) == (Busy.status, Busy.code)
         except GatewayError as error:
             status, said = error.status if error.status in RETRIED else 503, error.text
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
             # Not its text: that may show the call's headers.
             status, said = 503, f"no whole answer: {type(error).__name__}"
         log.warning("%s of %s: %s", call.headers.get(CALL_ID), call.function, said)
-        return status, said
+        return status, said, False
 
 
-async def _said(answer: aiohttp.ClientResponse) -> str:
-    """The message of an error in our functions' shape; what others say is not shown.
+async def _said(answer: aiohttp.ClientResponse) -> tuple[str, str]:
+    """Message and code of an error in our functions' shape; what others say is not shown.
 
     The answer is read to its end, so that one that breaks off is noticed, but not kept.
     """
@@ -313,4 +339,4 @@ async def _said(answer: aiohttp.ClientResponse) -> str:
     async for piece in answer.content.iter_chunked(_PIECE):
         start = start or piece
     found = told(start) if answer.status >= 400 else None
-    return masked(" ".join(found[0].split()))[:_ERROR_LENGTH] if found else ""
+    return (masked(" ".join(found[0].split()))[:_ERROR_LENGTH], found[1]) if found else ("", "")

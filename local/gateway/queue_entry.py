@@ -20,7 +20,10 @@ _PRINTABLE = re.compile(r"[!-~]{1,100}")
 
 @dataclass
 class Entry:
-    """A call by its id; times in seconds since 1970."""
+    """A call by its id; times in seconds since 1970.
+
+    `turns`: how often running it was told to wait for its turn, which is no attempt.
+    """
 
     id: int
     function: str
@@ -30,6 +33,7 @@ class Entry:
     queued_at: float
     state: str = WAITING
     attempts: int = 0
+    turns: int = 0
     status: int = 0
     error: str = ""
     next_try: float = 0

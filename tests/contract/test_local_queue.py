@@ -128,6 +128,40 @@ def test_a_call_is_made_though_who_queued_it_has_gone(
     run(settings, test)
 
 
+def test_a_call_that_finds_the_function_busy_has_its_turn_once_another_has_ended(settings: Settings) -> None:
+    """However often it was busy: that is no attempt, and its pauses don't keep it from its turn."""
+    settings = replace(settings, queue_backoff=Seconds(30), queue_backoff_limit=Seconds(30), queue_attempts=2)
+    ended: list[bytes] = []
+    doors = {b"first": asyncio.Event(), b"second": asyncio.Event()}
+    busy = {"error": {"code": "busy", "message": "in a moment"}}
+
+    async def answer(request: web.Request) -> web.Response:
+        body = await request.read()
+        if body == b"third" and len(ended) < 2:
+            return web.json_response(busy, status=503)
+        if body in doors:
+            await doors[body].wait()
+        ended.append(body)
+        return web.Response()
+
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        swarm.behaviours[V1] = Behaviour(answer=answer)
+        await deployed(client)
+        for body in (b"first", b"second", b"third"):
+            await client.post("/async-function/hello", data=body)
+        for door in doors.values():
+            await until(lambda: waits_for_its_turn(client))
+            door.set()
+        await until(lambda: asyncio.sleep(0, ended == [b"first", b"second", b"third"]))
+
+    async def waits_for_its_turn(client: Client) -> bool:
+        async with client.get("/system/queue") as answer:
+            rows = await answer.json()
+        return [(row["state"], row["attempts"]) for row in rows if row["error"]] == [("waiting", 0)]
+
+    run(settings, test)
+
+
 def test_a_queued_call_of_a_function_that_comes_later_is_made(settings: Settings) -> None:
     async def test(client: Client, swarm: FakeSwarm) -> None:
         assert (await client.post("/async-function/hello", data=b"x")).status == 202
