@@ -116,12 +116,12 @@ _BREAKS = {CRASH: 2, MISSING: 1, CLASH: 1, "stack": 1}
 _SHAPES = {"one": 6, "two": 5, "again": 4, "reversed": 2, "unheard": 2, "overtaken": 2, "takeover": 1}
 _DELIVERIES = {"once": 10, "twice": 3, "late": 2, "dropped": 2}
 _FAULTS: Mapping[tuple[str, str], int] = {
-    ("kill", "gh-push"): 2,
-    ("kill", "buildshiprun"): 3,
-    ("kill", "garbage-collect"): 2,
-    ("kill", "of-builder"): 3,
-    ("kill", "registry"): 2,
-    ("disk", "git-tar"): 2,
+    ("kill", "gh-push"): 4,
+    ("kill", "buildshiprun"): 7,
+    ("kill", "garbage-collect"): 4,
+    ("kill", "of-builder"): 6,
+    ("kill", "registry"): 4,
+    ("disk", "git-tar"): 3,
     ("disk", "of-builder"): 1,
     **{("delay", call): 1 for call in ("ship", "build", "deploy", "delete", "status", "list", "collect")},
     **{("cut", call): 1 for call in ("build", "image", "deploy", "status", "list", "collect")},
@@ -131,8 +131,8 @@ _FAULTS: Mapping[tuple[str, str], int] = {
 }
 _LOOSE_FAULTS: Mapping[tuple[str, str], int] = {
     **_FAULTS,
-    ("kill", "git-tar"): 8,
-    ("kill", "gateway"): 4,
+    ("kill", "git-tar"): 12,
+    ("kill", "gateway"): 8,
     ("cut", "ship"): 2,
     ("500", "ship"): 1,
     ("cut applied", "ship"): 2,
