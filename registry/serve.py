@@ -23,6 +23,8 @@ CONFIG = "/etc/openfaas-cloud/registry.yml"
 REPOSITORIES = "docker/registry/v2/repositories"
 # Longer than the draintimeout of config.yml.
 _STOP_SECONDS = 35
+# A gateway or a registry that hangs must not keep the next cycle from coming.
+_RETENTION_SECONDS = 3600
 _LOOK_SECONDS = 0.5
 
 
@@ -62,9 +64,16 @@ def serving() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def retain(settings: Settings) -> None:
-    """Run retention, if there is a gateway that knows what runs; one that fails has said why."""
-    if settings.gateway_url and settings.retention != "off":
-        subprocess.run((sys.executable, "-m", "registry.retention"))
+    """Run retention, if there is a gateway that knows what runs; one that fails runs again in a cycle."""
+    if not settings.gateway_url or settings.retention == "off":
+        return
+    try:
+        ended = subprocess.run((sys.executable, "-m", "registry.retention"), timeout=_RETENTION_SECONDS)
+    except subprocess.TimeoutExpired:
+        print(f"retention was stopped after {_RETENTION_SECONDS} s: the next one goes on", flush=True)
+    else:
+        if ended.returncode:
+            print(f"retention failed with {ended.returncode}, serving on", flush=True)
 
 
 def collect(storage: Path) -> None:

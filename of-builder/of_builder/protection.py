@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 import time
 from collections.abc import Mapping
@@ -49,12 +50,14 @@ class Watch:
     buildkit: BuildKit
     _found: Protections | None = None
     _at: float = 0
+    _probing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def protections(self) -> Protections:
         """`Unavailable` while BuildKit does not answer."""
-        if not self._found or time.monotonic() - self._at > _LASTS_SECONDS:
-            self._found, self._at = await _probe(self.buildkit), time.monotonic()
-        return self._found
+        async with self._probing:  # many builds may come at once: one of them asks
+            if not self._found or time.monotonic() - self._at > _LASTS_SECONDS:
+                self._found, self._at = await _probe(self.buildkit), time.monotonic()
+            return self._found
 
     async def check(self) -> None:
         """Raise `Misconfigured` if strangers' code is built here, and what that needs is missing."""

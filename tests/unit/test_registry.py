@@ -194,6 +194,25 @@ def test_without_a_gateway_or_when_it_is_off_nothing_is_deleted(programs: Path) 
     assert not programs.exists()
 
 
+@pytest.mark.parametrize(
+    ("retention", "told"), [("exit 3", "retention failed with 3"), ("sleep 60", "stopped after 0.2 s")]
+)
+def test_retention_that_fails_or_hangs_is_told_and_the_registry_serves_on(
+    retention: str,
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    program = tmp_path / "python"
+    program.write_text(f"#!/bin/sh\nexec sh -c '{retention}'\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setattr(serve, "_RETENTION_SECONDS", 0.2)
+    serve.retain(Settings(gateway_url="http://gateway:8080"))
+    assert told in capsys.readouterr().out
+
+
 @pytest.mark.usefixtures("signals")
 def test_the_programs_end_is_its_own() -> None:
     asked = serve.Asked()
