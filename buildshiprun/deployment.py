@@ -20,9 +20,6 @@ DIGEST = PREFIX + "digest"
 CONFIG = PREFIX + "config"
 NONCE = PREFIX + "nonce"
 
-# faasd keeps annotations as containerd labels: key and value together at most 4,096 bytes.
-ANNOTATION_BYTES = 4_000
-
 # What may differ between two deployments of one and the same version: where it came from, not what it is.
 _VOLATILE = frozenset(PREFIX + name for name in ("git-sha", "git-deploytime", "git-clone-url", "template"))
 
@@ -59,7 +56,7 @@ def complete(spec: Spec, image: str, nonce: str, last_ready: Spec | None) -> Spe
     whole = {**spec, "image": image, "annotations": {**spec["annotations"], NONCE: nonce}}
     for name, kept in ((SPEC, {**spec, "image": image}), (LAST_READY, last_ready)):
         packed = pack(kept) if kept else ""
-        if packed and len(packed) <= ANNOTATION_BYTES:
+        if packed and len(packed) <= naming.ANNOTATION_BYTES:
             whole["annotations"][name] = packed
     return whole
 

@@ -110,11 +110,13 @@ class Ship:
         nonce = self._put(deployment.complete(spec, image, uuid.uuid4().hex, previous), now)
         try:
             self._await_ready(spec["service"], nonce)
-        except Failed:
+        except Failed as error:
             try:
                 log += self._last_lines(spec["service"], started)
             finally:
                 self._roll_back(spec["service"], nonce, previous)
+            if now and previous is None:
+                raise Failed(f"{error.message}; it stays: no ready version before it is kept whole") from None
             raise
 
     def _settled(self, current: Status | None) -> Status | None:

@@ -13,6 +13,8 @@ SCM_PREFIX = {"github": "gh", "gitlab": "gl", "local": "local"}
 
 # The most that Kubernetes takes as a label's value.
 LABEL_LENGTH = 63
+# faasd keeps annotations as containerd labels: its own prefix, name and value together at most 4,096 bytes.
+ANNOTATION_BYTES = 4_000
 
 # What stands beside our functions in a cluster; nobody's function may take such a name.
 NEIGHBOURS = frozenset(

@@ -11,7 +11,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from .errors import Refused
-from .naming import CLOUD
+from .naming import ANNOTATION_BYTES, CLOUD
 from .settings import Settings
 from .shrinkwrap import DOCKERFILE
 from .stack import Function, Resources
@@ -45,11 +45,7 @@ def apply(function: Function, settings: Settings) -> Function:
         raise Refused("; ".join(f"{function.name}: {problem}" for problem in problems))
     return replace(
         function,
-        annotations={
-            key: text
-            for key, text in function.annotations.items()
-            if _matches(key, settings.allowed_annotations) and not key.startswith(CLOUD)
-        },
+        annotations=_annotations(function, settings),
         labels={
             key: text
             for key, text in function.labels.items()
@@ -57,6 +53,15 @@ def apply(function: Function, settings: Settings) -> Function:
         },
         constraints=(),
     )
+
+
+def _annotations(function: Function, settings: Settings) -> dict[str, str]:
+    """Those that are deployed."""
+    return {
+        key: text
+        for key, text in function.annotations.items()
+        if _matches(key, settings.allowed_annotations) and not key.startswith(CLOUD)
+    }
 
 
 def is_path(text: str) -> bool:
@@ -101,6 +106,9 @@ def _problems(function: Function, settings: Settings) -> Iterator[str]:
     for key, text in function.labels.items():
         if not _LABEL_KEY.fullmatch(key) or not _LABEL_VALUE.fullmatch(text):
             yield f"label {key}: {text!r} is not a label that Kubernetes takes"
+    for key, text in _annotations(function, settings).items():
+        if not _LABEL_KEY.fullmatch(key) or len(f"{key}{text}".encode()) > ANNOTATION_BYTES:
+            yield f"annotation {key}: it has no name that Kubernetes takes, or over {ANNOTATION_BYTES} bytes"
     texts = {
         "fprocess": {"": function.fprocess},
         "environment": function.environment,

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import buildshiprun.sdk.sessions
+import buildshiprun.ship
 import garbage_collect.sdk.sessions
 import gh_push.handler
 import gh_push.sdk.sessions
@@ -201,6 +202,21 @@ def test_a_deploy_that_the_gateway_refuses_once_is_sent_again(method: str, cloud
     fail(Point("gateway", method, "/system/functions"), [answered(500, b"conflict\n")])
     assert cloud.push(sha)[0] == 200
     assert is_live(cloud, sha)
+
+
+@pytest.mark.parametrize(("method", "status"), [("PUT", 202), ("POST", 200)])
+def test_a_deploy_that_is_answered_200_and_not_done_is_no_success(
+    method: str, status: int, cloud: Cloud, fail: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Kubernetes may answer: only a GET that shows the nonce says that it was done."""
+    monkeypatch.setattr("git_tar.pipeline.PATIENCE_SECONDS", 0)
+    sha = changed(cloud)
+    failed = fail(Point("gateway", method, "/system/functions"), repeat(answered(status)))
+    code, answer = cloud.push(sha)
+    assert (code, answer["error"]["code"]) == (503, "unavailable"), answer
+    assert "the gateway took the deploy, but does not show it" in answer["error"]["message"]
+    assert len(failed) == buildshiprun.ship.PUT_TRIES
+    assert "alice-old" in cloud.live, "nothing is collected"
 
 
 @FAILURE

@@ -1,4 +1,4 @@
-"""Whose functions a push may touch: with all four functions, in both directions, and against the clock."""
+"""Whose functions a push may touch: with all of its functions, in both directions, and against the clock."""
 
 from __future__ import annotations
 

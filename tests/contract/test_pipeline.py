@@ -1,4 +1,4 @@
-"""The four functions together, as the gateway calls them: real git and tars, fakes around them."""
+"""The functions together, as the gateway calls them: real git and tars, fakes around them."""
 
 from __future__ import annotations
 
@@ -213,6 +213,59 @@ def test_a_version_that_does_not_start_is_rolled_back(
     [deploy] = [record for record in stages(capsys) if record.stage == "deploy"]
     assert deploy.log == ["Traceback", "SystemExit"]
     assert "exit status 1" in deploy.error
+
+
+def test_what_is_put_back_is_the_last_ready_version_with_all_that_belongs_to_it(cloud: Cloud) -> None:
+    """Kubernetes' status has no environment: it comes from what was kept."""
+    text = json.loads(stack("one"))
+    text["functions"]["one"] |= {
+        "environment": {"COLOUR": "blue"},
+        "secrets": ["db"],
+        "labels": {"team": "a"},
+        "annotations": {"topic": "t"},
+        "limits": {"memory": "64Mi"},
+    }
+    cloud.gateway.secrets.add("gh-3-db")
+    cloud.push(cloud.origin.commit({**files("one"), "stack.yml": json.dumps(text)}))
+
+    def shown() -> Mapping[str, Any]:
+        rows = cloud.gateway.functions["alice-one"]
+        lasting = {key: text for key, text in rows["annotations"].items() if not key.endswith(".nonce")}
+        return {**rows, "annotations": lasting}
+
+    before = shown()
+    assert before["envVars"] == {"COLOUR": "blue"}
+    text["functions"]["one"]["environment"] = {"COLOUR": "red"}
+
+    def crash(method: str, path: str, body: bytes) -> None:
+        rows = cloud.gateway.functions["alice-one"]
+        cloud.gateway.failures.clear()
+        if rows["envVars"] != before["envVars"]:
+            cloud.gateway.failures[rows["image"]] = "exit status 1"
+
+    cloud.gateway.overrides.append(crash)
+    assert cloud.push(cloud.origin.commit({"stack.yml": json.dumps(text)}))[0] == 422
+    assert len(cloud.gateway.made("PUT", "/system/functions")) == 2, "the broken one, and the one before"
+    assert shown() == before
+
+
+def test_what_was_too_large_to_be_kept_is_not_put_back_and_the_push_says_so(cloud: Cloud) -> None:
+    """faasd's annotations hold 4,096 bytes."""
+    text = json.loads(stack("one"))
+    text["functions"]["one"]["environment"] = {f"K{n}": os.urandom(60).hex() for n in range(100)}
+    cloud.push(cloud.origin.commit({**files("one"), "stack.yml": json.dumps(text)}))
+    second = cloud.origin.commit({"one/handler.py": "raise SystemExit\n"})
+
+    def crash(method: str, path: str, body: bytes) -> None:
+        image = cloud.live["alice-one"]
+        if second in image:
+            cloud.gateway.failures[image] = "exit status 1"
+
+    cloud.gateway.overrides.append(crash)
+    status, answer = cloud.push(second)
+    assert status == 422
+    assert "exit status 1; it stays: no ready version before it is kept whole" in str(answer)
+    assert second in cloud.live["alice-one"]
 
 
 def test_a_version_is_put_back_also_when_its_log_cannot_be_read(

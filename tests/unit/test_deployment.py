@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 
 from buildshiprun import deployment
@@ -18,6 +20,7 @@ from buildshiprun.sdk.messages import Owner, Repository, Shipment, Template
 from buildshiprun.sdk.settings import Settings
 from buildshiprun.sdk.specs import Spec
 from buildshiprun.sdk.stack import Function, Resources
+from tests.unit.test_naming import KUBERNETES_LABEL
 
 SETTINGS = Settings()
 REPOSITORY = Repository(
@@ -99,6 +102,14 @@ def test_the_names_of_the_original_are_kept() -> None:
     assert spec["limits"] == {"memory": "128Mi", "cpu": "500m"}
     assert spec["requests"] == {"memory": "128Mi", "cpu": "100m"}
     assert spec["readOnlyRootFilesystem"] is True
+
+
+@given(st.text(), st.text())
+def test_every_label_is_one_that_kubernetes_takes(name: str, branch: str) -> None:
+    """Whatever a git server allows. The owner is a part of the service's name, which allows less."""
+    repository = replace(REPOSITORY, name=name)
+    labels = spec_of(replace(SHIPMENT, repository=repository, ref=f"refs/heads/{branch}"))["labels"]
+    assert all(len(value) <= 63 and KUBERNETES_LABEL.fullmatch(value) for value in labels.values())
 
 
 def test_an_authors_limits_are_taken_over() -> None:

@@ -10,6 +10,7 @@ from sdk import naming, stack
 from sdk.errors import Refused
 from tests.conftest import ROOT
 
+OUR_STACK = stack.parse((ROOT / "stack.yml").read_bytes())
 KUBERNETES_LABEL = re.compile(r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?")
 
 
@@ -48,8 +49,7 @@ def test_the_platforms_own_names_are_refused(owner: str, function: str) -> None:
 
 
 def test_every_function_of_our_own_stack_is_reserved() -> None:
-    ours = stack.parse((ROOT / "stack.yml").read_bytes()).functions
-    assert {function.name for function in ours} == naming.PIPELINE
+    assert {function.name for function in OUR_STACK.functions} == naming.PIPELINE
 
 
 def test_two_owners_never_share_a_path_or_a_secret() -> None:
@@ -57,6 +57,21 @@ def test_two_owners_never_share_a_path_or_a_secret() -> None:
     assert naming.image_repository("r:5000/", "github", 1, 2, "f") == "r:5000/github/1/2/f"
     assert naming.user_secret("github", 1, "b") == "gh-1-b"
     assert naming.user_secret("local", 12, "3") != naming.user_secret("local", 1, "2-3")
+
+
+IDS = st.integers(1, 10**12)
+SCMS = st.sampled_from(["github", "gitlab", "local"])
+
+
+@given(st.tuples(SCMS, IDS, st.text()), st.tuples(SCMS, IDS, st.text()))
+def test_no_owner_can_name_anothers_secret_or_the_platforms(
+    one: tuple[str, int, str], other: tuple[str, int, str]
+) -> None:
+    """Flaw 4: owner `payload` with `secret` was the platform's own."""
+    ours = {secret for function in OUR_STACK.functions for secret in function.secrets}
+    assert "payload-secret" in ours
+    assert naming.user_secret(*one) not in ours
+    assert (naming.user_secret(*one) == naming.user_secret(*other)) is (one == other)
 
 
 @given(st.text())

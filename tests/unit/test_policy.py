@@ -60,6 +60,10 @@ def test_the_operator_chooses_what_is_allowed() -> None:
     )
     with pytest.raises(Refused, match="build arg PIP is not yours to set"):
         policy.apply(replace(FUNCTION, build_args={"PIP": "x"}), settings)
+    with pytest.raises(Refused, match="annotation a b: it has no name that Kubernetes takes"):
+        policy.apply(
+            replace(FUNCTION, annotations={"a b": "x"}), replace(SETTINGS, allowed_annotations=("*",))
+        )
     with pytest.raises(Refused, match="namespace 'kube-system' is not allowed here; allowed: staging"):
         policy.apply(replace(FUNCTION, namespace="kube-system"), settings)
 
@@ -94,6 +98,7 @@ def test_the_operator_chooses_what_is_allowed() -> None:
         ({"secrets": ("../payload-secret",)}, "payload-secret"),
         ({"labels": {"a b": "c"}}, "a b"),
         ({"labels": {"a": "x" * 64}}, "label a"),
+        ({"annotations": {"topic": "x" * 4_000}}, "annotation topic: .* over 4000 bytes"),
         ({"limits": Resources("1Gi")}, "limits.memory"),
         ({"limits": Resources("lots")}, "limits.memory"),
         ({"requests": Resources("", "2")}, "requests.cpu"),
