@@ -14,7 +14,7 @@ from .sdk.context import CLOUD_ENTRY, read_entry
 from .sdk.edge import Answer, Event, answer, function
 from .sdk.errors import Malformed, Upstream
 from .sdk.gateway import Gateway
-from .sdk.messages import Closing, Collect, Shipment
+from .sdk.messages import Closing, Collect, Overtaken, Shipment
 from .sdk.secrets import Keys
 from .sdk.settings import Settings
 from .sdk.slots import Slots
@@ -25,7 +25,8 @@ COLLECT_SECONDS = 30
 
 @function(
     "buildshiprun",
-    takes="POST of git-tar's tar, its description alone, or the closing message, signed in X-Cloud-Signature",
+    takes="POST of git-tar's tar, its description alone, an overtaken commit, or the closing message; "
+    "signed in X-Cloud-Signature",
 )
 def handle(event: Event, context: Any) -> Answer:
     settings = Settings.read()
@@ -33,15 +34,17 @@ def handle(event: Event, context: Any) -> Answer:
     body = messages.verified(event.body, event.headers, keys)
     if not body.startswith(b"{"):
         return deploy(body, settings)
-    if "function" in messages.decode(body, dict[str, Any]):
+    if messages.carries(body, "function"):
         return compare(body, settings)
+    if messages.carries(body, "overtaken"):
+        return overtake(body, settings)
     return finish(body, settings, keys)
 
 
 def compare(body: bytes, settings: Settings) -> Answer:
     """Whether what the shipment `body` describes is live already; nothing is changed."""
     shipment = messages.unseal(body, "buildshiprun", Shipment, max_age=settings.message_max_age)
-    builder = Builder(settings.builder_url, secrets.read("builder-secret", settings.secret_mount_path))
+    builder = builder_of(settings)
     gateway = replace(Gateway.of(settings), namespace=shipment.function.namespace)
     is_live = ship.Ship(gateway, builder, settings).is_live(shipment)
     return answer(200, {"outcome": "unchanged" if is_live else "changed"})
@@ -55,7 +58,7 @@ def deploy(body: bytes, settings: Settings) -> Answer:
     repository = naming.image_repository(
         settings.push_repository_url, shipment.scm, owner.id, repo.id, shipment.function.name
     )
-    builder = Builder(settings.builder_url, secrets.read("builder-secret", settings.secret_mount_path))
+    builder = builder_of(settings)
 
     def build() -> str:
         built = builder.build(body, signature.sign(body, builder.keys), settings.build_timeout)
@@ -67,6 +70,14 @@ def deploy(body: bytes, settings: Settings) -> Answer:
         gateway = replace(Gateway.of(settings), namespace=shipment.function.namespace)
         done = ship.Ship(gateway, builder, settings).ship(shipment, build, repository)
     return answer(200, {**asdict(done), "url": ship.url(settings, service, shipment)})
+
+
+def overtake(body: bytes, settings: Settings) -> Answer:
+    """End the builds of a commit that the branch has left; whatever replica waits for them, it is told."""
+    told = messages.unseal(body, "buildshiprun", Overtaken, max_age=settings.message_max_age)
+    images = naming.images_of(settings.push_repository_url, told.scm, told.owner_id, told.repo_id)
+    builder_of(settings).overtaken(images, told.overtaken)
+    return answer(200, {"delivery": told.delivery, "overtaken": told.overtaken})
 
 
 def finish(body: bytes, settings: Settings, keys: Keys) -> Answer:
@@ -87,6 +98,10 @@ def finish(body: bytes, settings: Settings, keys: Keys) -> Answer:
     gateway = Gateway(settings.gateway_url)
     told = gateway.invoke("garbage-collect", sealed, messages.headers(sealed, keys), COLLECT_SECONDS)
     return answer(200, messages.decode(told, dict[str, Any]))
+
+
+def builder_of(settings: Settings) -> Builder:
+    return Builder(settings.builder_url, secrets.read("builder-secret", settings.secret_mount_path))
 
 
 def described(body: bytes) -> bytes:

@@ -81,9 +81,9 @@ def _pass(branch: Branch, head: str) -> Report:
         raise
     except CloudError as error:
         return Report(head, "failed", error=error.message)
+    if any(result.outcome == "superseded" for result in results):
+        return Report(head, "superseded", results)  # not all of it was tried
     broken = [result for result in results if not result.ok]
-    if broken and all(result.outcome == "superseded" for result in broken):
-        return Report(head, "superseded", results)
     if broken:
         return Report(head, "failed", results, error=_summary(broken, len(results)))
     if branch.head() != head:

@@ -13,6 +13,7 @@ from .converge import Report, converge
 from .departure import Leaving
 from .fetch import Remote
 from .mirrors import Mirrors
+from .overtaken import Cuts
 from .patience import Patience
 from .pipeline import Pipeline
 from .sdk import github_app, messages, records, secrets
@@ -33,6 +34,7 @@ TOKENS = github_app.Tokens()
 PATIENCE = Patience()
 CUSTOMERS = Customers()
 CUSTOMERS_SECONDS = 10
+CUTS = Cuts()
 SETBACKS = Setbacks(Path(tempfile.gettempdir()) / "setbacks.json")
 BUSY = "another push of this repository is on its way and takes this one along"
 
@@ -55,7 +57,7 @@ def deploy(push: Push, settings: Settings, keys: Keys) -> Answer:
     """Make the cluster match the branch."""
     deadline = time.monotonic() + settings.push_timeout
     remote = Remote(push.repository.clone_url)
-    pipeline = Pipeline(push, remote, settings, keys, MIRRORS, TEMPLATES, SETBACKS, deadline)
+    pipeline = Pipeline(push, remote, settings, keys, MIRRORS, TEMPLATES, SETBACKS, CUTS, deadline)
     try:
         with SLOTS.taken(settings.parallel_long_calls, pipeline.repository, busy=BUSY):
             push, remote = github.located(push, TOKENS, settings)

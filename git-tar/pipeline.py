@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from . import fetch, lfs
@@ -15,11 +14,12 @@ from .contexts import Tree, pack
 from .converge import Report, Result
 from .fetch import Client, Remote
 from .mirrors import Checkout, Mirrors
+from .overtaken import Cuts, Watch
 from .sdk import messages, naming, records, signature, stack
 from .sdk.context import CLOUD_ENTRY, SignedTar, read_entry
 from .sdk.errors import Busy, CloudError, Failed, Malformed, Misconfigured, TooLarge, Unavailable
 from .sdk.gateway import Gateway
-from .sdk.messages import Closing, Finish, Push
+from .sdk.messages import Closing, Finish, Overtaken, Push
 from .sdk.records import Stage, Subject
 from .sdk.secrets import Keys
 from .sdk.sessions import persistently
@@ -35,8 +35,7 @@ SHIP_SECONDS = 300
 FINISH_SECONDS = 60
 # How long a busy buildshiprun is asked again before the whole push goes back to the queue.
 PATIENCE_SECONDS = 300
-# How often a push that takes long looks whether it was overtaken.
-WATCH_SECONDS = 5
+OVERTAKEN_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,7 @@ class Pipeline:
     mirrors: Mirrors
     templates: TemplateCache
     setbacks: Setbacks
+    cuts: Cuts
     deadline: float
 
     @property
@@ -89,15 +89,20 @@ class Pipeline:
     def _ship_all(
         self, functions: Sequence[Function], tree: Tree, work: Path
     ) -> Sequence[Result | Unavailable | Misconfigured]:
-        watch = Watch(self.head, tree.sha)
+        watch = Watch(self.head, tree.sha, lambda: self._tell_overtaken(tree.sha))
+        with (
+            self.cuts.watched(self.repository, watch) as watch,
+            ThreadPoolExecutor(max(1, self.settings.parallel_functions)) as pool,
+        ):
+            return list(pool.map(lambda function: self._ship(function, tree, work, watch), functions))
 
-        def ship(function: Function) -> Result | Unavailable | Misconfigured:
-            if watch.moved():
-                return Result(function.name, "superseded", error="a newer commit was pushed")
-            return self._ship(function, tree, work)
-
-        with ThreadPoolExecutor(max(1, self.settings.parallel_functions)) as pool:
-            return list(pool.map(ship, functions))
+    def _tell_overtaken(self, sha: str) -> None:
+        """Let buildshiprun end what is built of the commit; what is being deployed goes on."""
+        push, repository = self.push, self.push.repository
+        told = Overtaken(push.scm, push.delivery, repository.owner.id, repository.id, sha)
+        body = messages.seal("buildshiprun", told)
+        gateway = Gateway(self.settings.gateway_url)
+        gateway.invoke("buildshiprun", body, messages.headers(body, self.keys), OVERTAKEN_SECONDS)
 
     def finish(self, sha: str, keep: Sequence[str]) -> Sequence[str]:
         push, repository = self.push, self.push.repository
@@ -165,14 +170,17 @@ class Pipeline:
             notes.append(f"Git LFS is not fetched here, only pointers: {some(left)}")
         return checkout.folder
 
-    def _ship(self, function: Function, tree: Tree, work: Path) -> Result | Unavailable | Misconfigured:
+    def _ship(
+        self, function: Function, tree: Tree, work: Path, watch: Watch
+    ) -> Result | Unavailable | Misconfigured:
         """What became of the function; what is no failure of its own is returned: the others are tried."""
         name = naming.qualified(function.name, function.namespace)
         try:
+            watch.check()
             with records.stage("shrinkwrap", self._subject(tree.sha), function.name):
                 tar = pack(function, tree, work / f"{function.name}.tar", self.settings, self.keys)
             try:
-                return self._send(tar, name)
+                return self._send(tar, name, watch)
             finally:
                 tar.path.unlink()
         except (Unavailable, Misconfigured) as error:
@@ -180,7 +188,7 @@ class Pipeline:
         except CloudError as error:
             return Result(name, records.outcome_of(error), error=error.message)
 
-    def _send(self, tar: SignedTar, name: str) -> Result:
+    def _send(self, tar: SignedTar, name: str, watch: Watch) -> Result:
         """buildshiprun's answer; one that is busy or restarts is asked again, with backoff."""
         if self.push.periodic and self._is_live(tar):
             return Result(name, "unchanged")
@@ -188,6 +196,7 @@ class Pipeline:
         gateway = Gateway(self.settings.gateway_url)
 
         def hand_over() -> bytes:
+            watch.check()
             with tar.path.open("rb") as body:
                 return gateway.invoke("buildshiprun", body, headers, max(1, self._seconds(SHIP_SECONDS)))
 
@@ -207,24 +216,6 @@ class Pipeline:
             return messages.decode(answer, _Shipped).outcome == "unchanged"
         except CloudError:
             return False
-
-
-@dataclass
-class Watch:
-    """Whether the branch has moved on from `sha`; the server is asked every few seconds at most."""
-
-    head: Callable[[], str | None]
-    sha: str
-    _asked: float = field(default_factory=time.monotonic)
-    _moved: bool = False
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def moved(self) -> bool:
-        with self._lock:
-            if not self._moved and time.monotonic() - self._asked > WATCH_SECONDS:
-                self._moved = self.head() != self.sha
-                self._asked = time.monotonic()
-            return self._moved
 
 
 def some(names: Iterable[str], most: int = 5) -> str:

@@ -8,7 +8,7 @@ does not.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import IO
 from urllib.parse import urlencode
@@ -17,7 +17,17 @@ import msgspec
 import requests
 
 from . import signature
-from .errors import Busy, CloudError, Failed, Misconfigured, Refused, Unavailable, Upstream, answered
+from .errors import (
+    Busy,
+    CloudError,
+    Failed,
+    Misconfigured,
+    Refused,
+    Superseded,
+    Unavailable,
+    Upstream,
+    answered,
+)
 from .secrets import Keys
 from .sessions import CONNECT_SECONDS, reason, session
 
@@ -41,8 +51,9 @@ class Line:
     """One line of the answer; the last one has status success or failed.
 
     `digest` is the image's, `context` the digest of the build context, `code` says whose failure it
-    is: `failed` or `refused` the user's, `unavailable` ours; `busy` is no failure, but a build that has not
-    begun. `reason` is a word for the kind of failure, such as `syntax`, `step` or `registry`.
+    is: `failed` or `refused` the user's, `unavailable` ours, `superseded` nobody's; `busy` is no failure,
+    but a build that has not begun. `reason` is a word for the kind of failure, such as `syntax`, `step` or
+    `registry`.
     """
 
     log: list[str] = field(default_factory=list)
@@ -75,7 +86,8 @@ class Builder:
         """Build and push; `signed` is the `X-Build-Signature` of the tar.
 
         Raises `Failed` (with the log's last lines) when the build fails or takes longer than `seconds`,
-        `Unavailable` when it may work later: also when it was `Busy` with others all that time.
+        `Unavailable` when it may work later: also when it was `Busy` with others all that time, and
+        `Superseded` when somebody said that nobody needs it any more.
         """
         headers = {
             signature.BUILDER_HEADER: signed,
@@ -99,18 +111,24 @@ class Builder:
     def digest(self, repository: str, *, context: str = "", tag: str = "") -> str | None:
         """The digest of the image of that context digest or tag, None if the registry has none."""
         wanted = {"context": context} if context else {"tag": tag}
-        target = "/image?" + urlencode({"image": repository, **wanted, "at": int(time.time())})
-        headers = {signature.BUILDER_HEADER: signature.sign(target.encode(), self.keys)}
-        try:
-            response = session().get(
-                self.url.rstrip("/") + target, headers=headers, timeout=(CONNECT_SECONDS, 20)
-            )
-        except requests.RequestException as error:
-            raise Unavailable(f"of-builder does not answer: {reason(error)}") from None
+        response = self._ask("GET", "/image", {"image": repository, **wanted})
         if response.status_code == 404:
             return None
         _check(response)
         return msgspec.json.decode(response.content, type=Line).digest
+
+    def overtaken(self, repository: str, tag: str) -> None:
+        """Nobody needs images with that tag, in or below `repository`, any more: whoever waits is let go."""
+        _check(self._ask("DELETE", "/build", {"image": repository, "tag": tag}))
+
+    def _ask(self, method: str, path: str, query: Mapping[str, str]) -> requests.Response:
+        target = f"{path}?" + urlencode({**query, "at": int(time.time())})
+        headers = {signature.BUILDER_HEADER: signature.sign(target.encode(), self.keys)}
+        url, timeout = self.url.rstrip("/") + target, (CONNECT_SECONDS, 20)
+        try:
+            return session().request(method, url, headers=headers, timeout=timeout)
+        except requests.RequestException as error:
+            raise Unavailable(f"of-builder does not answer: {reason(error)}") from None
 
     def _stream(self, tar: bytes | IO[bytes], headers: dict[str, str], seconds: float) -> Iterator[Line]:
         url = self.url.rstrip("/") + "/build"
@@ -131,7 +149,7 @@ class Builder:
 
 
 def _failure(line: Line, log: list[str]) -> CloudError:
-    kinds = {kind.code: kind for kind in (Unavailable, Refused, Misconfigured)}
+    kinds = {kind.code: kind for kind in (Unavailable, Refused, Misconfigured, Superseded)}
     return kinds.get(line.code, Failed)(line.error or "the build failed", details={"log": log[-50:]})
 
 

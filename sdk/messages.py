@@ -119,6 +119,17 @@ class Shipment:
 
 
 @dataclass(frozen=True)
+class Overtaken:
+    """git-tar → buildshiprun: the branch has moved on from the commit `overtaken`, its builds may end."""
+
+    scm: str
+    delivery: str
+    owner_id: int
+    repo_id: int
+    overtaken: str
+
+
+@dataclass(frozen=True)
 class Finish:
     """git-tar → buildshiprun: the whole stack is live; what is not in `keep` may go."""
 

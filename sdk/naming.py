@@ -50,7 +50,12 @@ def _why(name: str) -> str:
 
 def image_repository(registry: str, scm: str, owner_id: int, repo_id: int, function: str) -> str:
     """`<registry>/<scm>/<owner id>/<repo id>/<function>`: ids, so that no two owners ever share it."""
-    return f"{registry.rstrip('/')}/{scm}/{owner_id}/{repo_id}/{function}"
+    return f"{images_of(registry, scm, owner_id, repo_id)}/{function}"
+
+
+def images_of(registry: str, scm: str, owner_id: int, repo_id: int) -> str:
+    """What the images of a repository's functions are below."""
+    return f"{registry.rstrip('/')}/{scm}/{owner_id}/{repo_id}"
 
 
 def qualified(name: str, namespace: str) -> str:

@@ -1,4 +1,7 @@
-"""Builds that run: any number of requests may follow one, and it ends when the last of them goes away."""
+"""Builds that run: any number of requests may follow one, and it ends when the last of them goes away.
+
+A request also goes away when what it wants is overtaken: nobody needs that image any more.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,11 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Hashable
 from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass
 
 from sdk.builder import Line
+from sdk.errors import Superseded
+from sdk.registry import Reference
 
 from .kept import Log
 from .tarball import Job
@@ -15,6 +21,20 @@ from .tarball import Job
 # What a request that joins late is told of the past, at most; a short line costs much more than its text.
 KEPT_BYTES = 8 * 1024**2
 _LINE_BYTES = 64
+OVERTAKEN = Line(
+    status="failed",
+    error="a newer commit was pushed: what this was built for is overtaken",
+    code=Superseded.code,
+    reason=Superseded.code,
+)
+
+
+@dataclass(eq=False)
+class Follower:
+    """A request that waits for `image`."""
+
+    image: Reference
+    is_overtaken: bool = False
 
 
 class Running:
@@ -28,7 +48,7 @@ class Running:
         self._kept = 0
         self._said = 0
         self._moved = asyncio.Event()
-        self._followers = 0
+        self._followers: list[Follower] = []
         self._is_left = False
         self.task = asyncio.create_task(self._run(lines))
 
@@ -42,24 +62,36 @@ class Running:
         return not (self.task.done() or self.has_ended or self._is_left)
 
     @asynccontextmanager
-    async def follow(self) -> AsyncIterator[AsyncGenerator[Line, None]]:
+    async def follow(self, image: Reference) -> AsyncIterator[AsyncGenerator[Line, None]]:
         """All lines, from the first that is still known; the last one who leaves ends the build."""
-        self._followers += 1
-        lines = self._follow()
+        follower = Follower(image)
+        self._followers.append(follower)
+        lines = self._follow(follower)
         try:
             async with aclosing(lines):
                 yield lines
         finally:
-            self._followers -= 1
+            self._followers.remove(follower)
             if not (self._followers or self.has_ended):
                 self._is_left = True
                 self.task.cancel()
                 with suppress(asyncio.CancelledError):
                     await asyncio.shield(self.task)
 
-    async def _follow(self) -> AsyncGenerator[Line, None]:
+    def overtake(self, below: Reference) -> int:
+        """Let those go who wait for an image with the tag of `below`, in or below its repository."""
+        going = [follower for follower in self._followers if _is_below(follower.image, below)]
+        for follower in going:
+            follower.is_overtaken = True
+        self._wake()
+        return len(going)
+
+    async def _follow(self, follower: Follower) -> AsyncGenerator[Line, None]:
         at = 0
         while True:
+            if follower.is_overtaken and not self.has_ended:
+                yield OVERTAKEN
+                return
             moved = self._moved
             at = max(at, self._said - len(self._lines))
             for line in [self._lines[back] for back in range(at - self._said, 0)]:
@@ -92,6 +124,10 @@ class Running:
     def _wake(self) -> None:
         self._moved.set()
         self._moved = asyncio.Event()
+
+
+def _is_below(image: Reference, above: Reference) -> bool:
+    return image.tag == above.tag and f"{image.repository}/".startswith(f"{above.repository}/")
 
 
 def _size(line: Line) -> int:

@@ -30,6 +30,7 @@ from sdk.errors import (
     Misconfigured,
     Missing,
     Refused,
+    Superseded,
     Unauthorized,
     Unavailable,
 )
@@ -45,7 +46,8 @@ from .settings import Settings
 NDJSON = "application/x-ndjson"
 TAKES = (
     "POST /build: a signed tar; GET /image?image=&context=|tag=: an image's digest; GET /log?…: its log; "
-    "GET /publickey: for build secrets; GET /healthz, /readyz, /metrics"
+    "DELETE /build?image=&tag=: nobody needs it any more; GET /publickey: for build secrets; GET /healthz, "
+    "/readyz, /metrics"
 )
 PRUNE_SECONDS = 3600
 # A signed query may be this old.
@@ -61,7 +63,9 @@ STOPPED = Line(
     code=Unavailable.code,
     reason="stopped",
 )
-_STATUSES = {kind.code: kind.status for kind in (Failed, Refused, Misconfigured, Unavailable, Busy)}
+_STATUSES = {
+    kind.code: kind.status for kind in (Failed, Refused, Superseded, Misconfigured, Unavailable, Busy)
+}
 
 log = logging.getLogger("of-builder")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -88,6 +92,7 @@ class Server:
                 web.get("/image", self.image),
                 web.get("/log", self.log),
                 web.post("/build", self.build),
+                web.delete("/build", self.overtaken),
             ]
         )
         app.cleanup_ctx.append(self._run)
@@ -146,7 +151,7 @@ class Server:
                 job = await service.receive(body, request.headers.get(signature.BUILDER_HEADER), work)
                 with service.share(job):
                     running = service.begin(job, work)
-                    async with running.follow() as lines:
+                    async with running.follow(job.image) as lines:
                         told = service.tagged(lines, job, running.job)
                         if NDJSON in request.headers.get("Accept", ""):
                             return await stream(request, told)
@@ -154,6 +159,12 @@ class Server:
             finally:
                 if not running or running.job is not job:
                     shutil.rmtree(work, ignore_errors=True)
+
+    async def overtaken(self, request: web.Request) -> web.Response:
+        """End the builds of an image, or of all below that path, with one tag: but for whom else they run."""
+        image, _ = self._asked(request)
+        ended = sum(running.overtake(image) for running in self.service.builds.all)
+        return web.json_response({"image": str(image), "ended": ended})
 
     def _asked(self, request: web.Request) -> tuple[Reference, str]:
         """The repository and the tag that a query is about. The path with its query is signed."""

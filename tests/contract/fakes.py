@@ -12,6 +12,7 @@ import json
 import re
 import tarfile
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -198,7 +199,10 @@ class FakeGateway(Server):
 
 
 class FakeBuilder(Server):
-    """of-builder: verifies the signature, reads the tar, and answers with `outcome`."""
+    """of-builder: verifies the signature, reads the tar, and answers.
+
+    A build takes as many seconds as `lasts` says of its image, unless it is overtaken.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -207,14 +211,23 @@ class FakeBuilder(Server):
         self.built: list[str] = []
         self.contexts: list[dict[str, bytes]] = []
         self.failing: dict[str, list[Mapping[str, Any]]] = {}
+        self.lasts: Callable[[str], float] = lambda image: 0
+        self.overtaken: dict[str, threading.Event] = defaultdict(threading.Event)
 
     def answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
-        signed = path.encode() if method == "GET" else body
+        signed = body if method == "POST" else path.encode()
         try:
             signature.verify(signed, headers.get(signature.BUILDER_HEADER), self.keys)
         except Unauthorized as error:
             return 401, json.dumps(error.body()).encode()
+        if method == "DELETE":
+            return self._overtake(path)
         return self._image(path) if method == "GET" else self._build(body)
+
+    def _overtake(self, path: str) -> Answer:
+        query = parse_qs(urlsplit(path).query)
+        self.overtaken[f"{query['image'][0]}/*:{query['tag'][0]}"].set()
+        return 200, b"{}"
 
     def _image(self, path: str) -> Answer:
         query = parse_qs(urlsplit(path).query)
@@ -243,6 +256,10 @@ class FakeBuilder(Server):
         function = repository.rpartition("/")[2]
         if function in self.failing:
             return 200, b"".join(json.dumps(line).encode() + b"\n" for line in self.failing[function])
+        below = f"{repository.rpartition('/')[0]}/*:{image.rpartition(':')[2]}"
+        if self.overtaken[below].wait(self.lasts(image)):
+            ended = {"status": "failed", "error": "a newer commit was pushed", "code": "superseded"}
+            return 200, json.dumps(ended).encode() + b"\n"
         context = digest.hex(config["buildArgs"])
         found = f"sha256:{hashlib.sha256(image.encode() + context.encode()).hexdigest()}"
         self.images[image] = self.images[f"{repository}:ctx-{context}"] = found

@@ -35,7 +35,7 @@ from of_builder.settings import _PLUGINS, Settings
 from of_builder.tarball import Config, Job
 from sdk import signature
 from sdk.builder import Builder, Built
-from sdk.errors import Busy, Failed, Misconfigured, Unavailable
+from sdk.errors import Busy, Failed, Misconfigured, Superseded, Unavailable
 from sdk.registry import MANIFESTS, Manifest, Registry
 from sdk.secrets import Keys
 from sdk.settings import Seconds
@@ -625,6 +625,83 @@ def test_a_repeated_build_joins_the_running_one_and_its_image_gets_both_tags(
     assert Registry(registry.url).digest("github/1/2/f", "other") == digest
     assert {"log-sha", "log-other"} < set(Registry(registry.url).tags("github/1/2/f"))
     assert len([call for call in buildx.calls if call[0] == "build"]) == 1
+
+
+async def overtaken(client: Client, image: str, tag: str, keys: Keys = KEYS) -> tuple[int, int]:
+    """The status, and how many requests are let go."""
+    target = f"/build?image={image}&tag={tag}&{at_now()}"
+    answer = await client.delete(target, **asked(target, keys))
+    return answer.status, (await answer.json()).get("ended", 0)
+
+
+@pytest.mark.parametrize("image", [IMAGE, "registry:5000/github/1/2"], ids=["its path", "a path above"])
+def test_a_build_that_nobody_needs_any_more_is_ended(
+    image: str, settings: Settings, buildx: Buildx, registry: FakeRegistry
+) -> None:
+    buildx.behave("wait")
+
+    async def test(client: Client) -> None:
+        waiting = asyncio.create_task(built(client, 60))
+        await until(lambda: [call for call in buildx.calls if call[0] == "build"])
+        for other, tag in ((f"{IMAGE}x", "sha"), (f"{IMAGE}/x", "sha"), (image, "another")):
+            assert await overtaken(client, other, tag) == (200, 0)
+        assert await overtaken(client, image, "sha") == (200, 1)
+        with pytest.raises(Superseded, match="a newer commit was pushed"):
+            await waiting
+        await until(lambda: (buildx.folder / "terminated").exists() and not folders(settings))
+        assert await overtaken(client, image, "sha") == (200, 0), "again, and when there is none"
+        metrics = await (await client.get("/metrics")).text()
+        assert 'of_builder_builds_total{reason="",result="cancelled"} 1.0' in metrics
+
+    run(settings, test)
+
+
+def test_an_overtaken_build_goes_on_for_who_else_waits_for_it(
+    settings: Settings, buildx: Buildx, registry: FakeRegistry
+) -> None:
+    buildx.behave("wait")
+    buildx.tells(pushed(registry, "github/1/2/f", "sha"))
+    other = made(DOCKERFILE, config=json.dumps({"image": f"{IMAGE}:other", "buildArgs": {"A": "1"}}).encode())
+
+    async def test(client: Client) -> None:
+        first = await client.post("/build", **signed(TAR, **NDJSON))
+        await first.content.readline()
+        second = await client.post("/build", **signed(other, **NDJSON))
+        await second.content.readline()
+        assert await overtaken(client, IMAGE, "sha") == (200, 1)
+        last = lines_of(await first.text())[-1]
+        assert (last["status"], last["code"], last["image"]) == ("failed", "superseded", f"{IMAGE}:sha")
+        again = await client.post("/build", **signed(TAR, **NDJSON))  # the branch went back to it
+        buildx.behave("succeed")
+        for answer in (second, again):
+            assert lines_of(await answer.text())[-1]["status"] == "success"
+
+    run(settings, test)
+
+
+def test_whoever_does_not_wait_for_a_stream_is_told_of_an_overtaken_build_too(
+    settings: Settings, buildx: Buildx
+) -> None:
+    buildx.behave("wait")
+
+    async def test(client: Client) -> None:
+        waiting = asyncio.create_task(client.post("/build", **signed(TAR)))
+        await until(lambda: [call for call in buildx.calls if call[0] == "build"])
+        assert await overtaken(client, IMAGE, "sha") == (200, 1)
+        assert (await waiting).status == 409
+
+    run(settings, test)
+
+
+def test_only_who_may_push_an_image_says_that_nobody_needs_it(clients: Settings, buildx: Buildx) -> None:
+    async def test(client: Client) -> None:
+        assert (await client.delete(f"/build?image={IMAGE}&tag=sha&{at_now()}")).status == 401
+        assert (await overtaken(client, IMAGE, "sha", CLIENTS))[0] == 403
+        assert (await overtaken(client, "registry:5000/ci/hello", "1", CLIENTS))[0] == 200
+        target = f"/build?image={IMAGE}&tag=sha&at={int(time.time()) - 1000}"
+        assert (await client.delete(target, **asked(target))).status == 401, "too old"
+
+    run(clients, test)
 
 
 def test_a_registry_that_does_not_take_the_second_tag_is_not_the_authors_fault(

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import git
 import msgspec
@@ -16,8 +17,10 @@ import pytest
 import buildshiprun.handler
 import garbage_collect.handler
 import git_tar.handler
+import git_tar.overtaken
 import reconcile.handler
 from git_tar.mirrors import Mirrors
+from git_tar.overtaken import Cuts
 from git_tar.sdk import messages, records
 from git_tar.sdk.github_app import Tokens
 from git_tar.sdk.messages import Installation, Push
@@ -82,6 +85,7 @@ def cloud(
     monkeypatch.setattr("tempfile.tempdir", str(work))
     mirrors = Mirrors(tmp_path / "mirrors")
     monkeypatch.setattr(git_tar.handler, "MIRRORS", mirrors)
+    monkeypatch.setattr(git_tar.handler, "CUTS", Cuts())
     monkeypatch.setattr(git_tar.handler, "SETBACKS", Setbacks(tmp_path / "setbacks.json"))
     monkeypatch.setattr(git_tar.handler, "TEMPLATES", TemplateCache(tmp_path / "templates", mirrors))
     yield Cloud(Origin(tmp_path), gateway, builder)
@@ -683,7 +687,7 @@ def test_a_push_that_takes_long_goes_on_later(cloud: Cloud, monkeypatch: pytest.
 
 
 def test_a_push_that_is_overtaken_ships_no_more_of_it(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(git_tar.pipeline, "WATCH_SECONDS", -1)
+    monkeypatch.setattr(git_tar.overtaken, "WATCH_SECONDS", 0.01)
     monkeypatch.setenv("parallel_functions", "1")
     first = cloud.origin.commit(files("one", "two"))
     newer: list[str] = []
@@ -697,6 +701,93 @@ def test_a_push_that_is_overtaken_ships_no_more_of_it(cloud: Cloud, monkeypatch:
     assert (status, answer["sha"]) == (200, newer[0])
     assert f":{newer[0]}@" in cloud.live["alice-two"]
     assert len([1 for context in cloud.builder.contexts if context]) == 2, "two was built once"
+
+
+@pytest.fixture
+def quick_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(git_tar.overtaken, "WATCH_SECONDS", 0.01)
+
+
+def newer(cloud: Cloud) -> str:
+    return cloud.origin.commit({"one/handler.py": f"{HANDLER}# {uuid4()}"})
+
+
+def test_a_build_that_is_overtaken_is_ended(
+    cloud: Cloud, quick_watch: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, pushed = cloud.origin.commit(files("one")), list[str]()
+
+    def lasts(image: str) -> float:
+        if not image.endswith(first):
+            return 0
+        pushed.append(newer(cloud))
+        return 20
+
+    cloud.builder.lasts = lasts
+    status, answer = cloud.push(first)
+    assert (status, answer["outcome"], [answer["sha"]]) == (200, "ok", pushed)
+    assert [image.rpartition(":")[2] for image in cloud.builder.built] == pushed
+    shown = [(record.sha, record.outcome) for record in stages(capsys) if record.stage in ("build", "push")]
+    assert shown == [
+        (first, "superseded"),
+        (first, "superseded"),
+        (pushed[0], "ok"),
+        (pushed[0], "ok"),
+    ]
+
+
+def test_a_busy_repository_still_deploys(cloud: Cloud, quick_watch: None) -> None:
+    """Each build sees a newer push, and is long enough to be ended."""
+    shas: list[str] = []
+
+    def lasts(image: str) -> float:
+        shas.append(image.rpartition(":")[2])
+        newer(cloud)
+        return 1
+
+    cloud.builder.lasts = lasts
+    status, _ = cloud.push(cloud.origin.commit(files("one")))
+    assert (status, len(shas)) == (503, 5), "it is queued again: the branch still moves"
+    assert [image.rpartition(":")[2] for image in cloud.builder.built] == [shas[2]], "two are ended in a row"
+    assert f":{shas[2]}@" in cloud.live["alice-one"]
+    cloud.push(newer(cloud))
+    assert f":{shas[8]}@" in cloud.live["alice-one"]
+
+
+def test_a_deploy_that_is_overtaken_is_not_broken_off(cloud: Cloud, quick_watch: None) -> None:
+    first = cloud.origin.commit(files("one"))
+    told: list[int] = []
+
+    def overtake(method: str, path: str, body: bytes) -> None:
+        if (method, path) == ("POST", "/system/functions"):
+            newer(cloud)
+            cloud.gateway.polls_until_ready = 10**6
+        if cloud.builder.made("DELETE", "/build") and path == "/system/function/alice-one" and not told:
+            told.append(cloud.gateway._polls["alice-one"])
+            cloud.gateway.polls_until_ready = 0
+
+    cloud.gateway.overrides.append(overtake)
+    status, _ = cloud.push(first)
+    assert (status, len(told)) == (200, 1), "it was told while the first version started"
+    assert [len(cloud.gateway.made(method, "/system/functions")) for method in ("POST", "PUT")] == [1, 1]
+
+
+def test_what_waits_for_a_busy_buildshiprun_is_not_sent_once_it_is_overtaken(
+    cloud: Cloud, quick_watch: None
+) -> None:
+    first, pushed = cloud.origin.commit(files("one")), list[str]()
+
+    def busy(method: str, path: str, body: bytes) -> tuple[int, bytes] | None:
+        if path != "/function/buildshiprun" or body.startswith(b"{"):
+            return None
+        if first.encode() not in body:
+            return None
+        pushed.append(pushed[0] if pushed else newer(cloud))
+        return 503, b'{"error": {"code": "busy", "message": "in a moment"}}'
+
+    cloud.gateway.overrides.append(busy)
+    status, answer = cloud.push(first)
+    assert (status, answer["sha"]) == (200, pushed[0])
 
 
 def test_a_namespace_that_is_allowed_is_deployed_to(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -151,6 +151,22 @@ def test_one_broken_function_leaves_the_others_live_and_collects_nothing() -> No
     assert model.live == {"a": "a2", "b": "b1", "c": "c0"}
 
 
+def test_what_was_not_tried_is_no_last_word_of_a_broken_neighbour() -> None:
+    """The branch may be back where it was: then nobody else ships what this pass left out."""
+    model = Model(COMMITS, "one", broken=frozenset({"b1"}))
+    whole, passes = model.apply, itertools.count()
+
+    def apply(sha: str) -> Sequence[Result]:
+        results = whole(sha)
+        if next(passes) == 0:
+            return [Result("a", "superseded", error="a newer commit was pushed"), *results[1:]]
+        return results
+
+    model.apply = apply  # type: ignore[method-assign]
+    assert converge(model, 5).error.startswith("1 of 2 functions failed: b")
+    assert [report.outcome for report in model.reports] == ["superseded", "failed"]
+
+
 def test_a_stack_that_cannot_be_read_changes_nothing() -> None:
     model = Model({"empty": {}}, "empty", {"a": ("one", "a1")})
     report = converge(model, 5)

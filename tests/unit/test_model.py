@@ -101,6 +101,14 @@ CASES = {
     "a write is answered 502, and applied": Case(replace(TWO_PUSHES, kinds=("502 applied",))),
     "a delete is answered 502, and applied": Case(replace(RESTORED, kinds=("502 applied",))),
     "a write is answered 200, and not applied": Case(replace(TWO_PUSHES, kinds=("200 lost",), faults=2)),
+    "builds of an overtaken commit are ended": Case(replace(TWO_PUSHES, cuts=True)),
+    "they are, and a revert restores a removed function": Case(replace(RESTORED, cuts=True)),
+    "they are, beside a function that does not build": Case(
+        Scenario((Event("one", "a1 b1~"), Event("two", "a2 b1~")), live("a0", "b0"), cuts=True)
+    ),
+    "they are, of a force-push back": Case(
+        Scenario((Event("one", "a1"), Event("two", "a2"), Event("three", "a1")), live("a0"), cuts=True)
+    ),
     "of-builder restarts": Case(replace(TWO_PUSHES, kinds=("builder",))),
     "a node dies with all that runs there": Case(NODE_DIES),
     "a node dies during a collection": Case(replace(RESTORED, kinds=("kill all",))),

@@ -28,7 +28,7 @@ def test_what_is_remembered_of_a_noisy_build_is_bounded() -> None:
     async def test() -> tuple[list[Line], int]:
         build = Running(JOB, {"1"}, Log(), chatter())
         await build.task
-        async with build.follow() as lines:
+        async with build.follow(JOB.image) as lines:
             said = [line async for line in lines]
         return said, sum(sys.getsizeof(text) for line in said for text in line.log)
 

@@ -189,6 +189,8 @@ class Shipping:
             reply: Reply = outside.ask(Build(wanted.digest))
             if reply.status == ship_errors.Failed.status:
                 raise ship_errors.Failed("it does not build")
+            if reply.status == ship_errors.Superseded.status:
+                raise ship_errors.Superseded("a newer commit was pushed")
             if reply.status >= 400:
                 raise ship_errors.Unavailable("of-builder restarts")
             return "sha256:0"

@@ -16,7 +16,7 @@ from buildshiprun.sdk.errors import RETRIED
 from buildshiprun.sdk.specs import canonical
 
 from . import programs
-from .programs import EXITS, FLAKY, MUTE, UNBUILT, UNSEEN, Job, Repo, stack
+from .programs import EXITS, FLAKY, MUTE, UNBUILT, UNSEEN, Job, Repo, Shipping, stack
 from .replay import Acknowledge, Build, Call, Head, Invoke, Locate, Node, Program, Reply, Sleep
 
 LABEL = "com.openfaas.cloud.git-"
@@ -102,8 +102,9 @@ class Scenario:
     functions of each. `one_each`: one process of each function, so that sdk/slots.py keeps two of one
     repository, and two of one function, apart; else each has a process of its own. `windows`: others may come
     between a GET and the write right after it; no gateway of OpenFaaS can exclude that. `slow`: a version
-    starts some time after its PUT. `located`: git-tar asks the API where the repository is. `adopts`: which
-    repository takes over which other's functions, by ids.
+    starts some time after its PUT. `located`: git-tar asks the API where the repository is. `cuts`: builds
+    of a commit that the branch has left may be ended. `adopts`: which repository takes over which other's
+    functions, by ids.
 
     The kinds of faults. "kill": a worker dies, and whom it called goes on; "kill all": they die with it.
     "cut": a caller, or the queue, takes a worker that goes on for dead. "builder": of-builder answers 503. Of
@@ -121,6 +122,7 @@ class Scenario:
     windows: bool = True
     slow: bool = False
     located: bool = False
+    cuts: bool = False
     adopts: tuple[tuple[int, int], ...] = ()
 
 
@@ -298,7 +300,7 @@ class Outer:
         """
         request, node = worker.node.request, worker.node
         if isinstance(request, Build):
-            return not self._may_fail(world, "builder")
+            return not (self._may_fail(world, "builder") or self.scenario.cuts)
         if isinstance(request, Head):
             return world.script == len(self.scenario.script) and not world.faults
         if isinstance(request, Call) and not request.reads and not self.scenario.windows:
@@ -322,6 +324,8 @@ class Outer:
         elif isinstance(request, Build):
             built = 422 if request.content[-1] == UNBUILT else 200
             yield f"{name}: builds {request.content}: {built}", self._answered(world, worker, Reply(built))
+            if self.scenario.cuts and self._is_overtaken(world, worker.node.program):
+                yield f"{name}: its build is ended", self._answered(world, worker, Reply(409))
             if not self._may_fail(world, "builder"):
                 return  # a kill before the next step is the same
             after = world._replace(faults=world.faults - 1)
@@ -336,6 +340,10 @@ class Outer:
         if world.faults:
             spent = world._replace(faults=world.faults - 1)
             yield from self._killed(spent, worker)
+
+    def _is_overtaken(self, world: World, program: Program) -> bool:
+        assert isinstance(program, Shipping)
+        return dict(world.heads)[program.repo.url] != program.sha
 
     def _may_run(self, world: World, worker: Worker) -> bool:
         """Whether the worker holds its key (sdk/slots.py), or nobody does."""
