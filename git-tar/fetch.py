@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import git
 
+from . import disk
 from .sdk.errors import Failed, Refused, TooLarge, Unavailable
 
 SHA = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
@@ -131,6 +132,8 @@ class Client:
         said = " ".join(stderr.split())[-400:]
         if self.remote.token:
             said = said.replace(self.remote.token, "***")
+        if disk.is_full(stderr):
+            return disk.full(said)
         verb = next(argument for argument in arguments if not argument.startswith("-"))
         return Unavailable(f"git {verb} of {self.remote.url} failed: {said}")
 

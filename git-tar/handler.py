@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from . import github
+from . import disk, github
 from .converge import Report, converge
 from .departure import Leaving
 from .fetch import Remote
@@ -59,7 +59,7 @@ def deploy(push: Push, settings: Settings, keys: Keys) -> Answer:
     remote = Remote(push.repository.clone_url)
     pipeline = Pipeline(push, remote, settings, keys, MIRRORS, TEMPLATES, SETBACKS, CUTS, deadline)
     try:
-        with SLOTS.taken(settings.parallel_long_calls, pipeline.repository, busy=BUSY):
+        with SLOTS.taken(settings.parallel_long_calls, pipeline.repository, busy=BUSY), disk.checked():
             push, remote = github.located(push, TOKENS, settings)
             # Again, and by the owner of now: the push may have been queued before the list changed.
             check_customer(push.repository.owner.login, settings)

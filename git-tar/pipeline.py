@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import fetch, lfs
+from . import disk, fetch, lfs
 from .contexts import Tree, pack
 from .converge import Report, Result
 from .fetch import Client, Remote
@@ -147,7 +147,7 @@ class Pipeline:
         return Subject(self.push.delivery, repository.owner.login, repository.name, sha)
 
     def _checkout(self, sha: str, work: Path) -> tuple[Path, Stack]:
-        with records.stage("fetch", self._subject(sha)) as told:
+        with records.stage("fetch", self._subject(sha)) as told, disk.checked():
             folder = self._fetched(sha, work / "tree", told.log)
         return folder, read_stack(folder, self.settings.functions_limit)
 
@@ -177,7 +177,7 @@ class Pipeline:
         name = naming.qualified(function.name, function.namespace)
         try:
             watch.check()
-            with records.stage("shrinkwrap", self._subject(tree.sha), function.name):
+            with records.stage("shrinkwrap", self._subject(tree.sha), function.name), disk.checked():
                 tar = pack(function, tree, work / f"{function.name}.tar", self.settings, self.keys)
             try:
                 return self._send(tar, name, watch)

@@ -11,6 +11,7 @@ import hashlib
 import io
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -103,13 +104,14 @@ def write_tar(
     config: BuildConfig,
     describe: Callable[[str], bytes] | None = None,
 ) -> SignedTar:
-    """Write `context` to the new file `path`.
+    """Write `context` to the new file `path`; what could not be written whole is removed.
 
     `describe` gets the context's digest and returns the content of `com.openfaas.cloud.json`;
     without it there is no such entry, as faas-cli sends it.
     """
     signature, digest = Running(keys), Digest()
-    with path.open("xb") as file:
+    with path.open("xb") as file, ExitStack() as failed:
+        failed.callback(path.unlink)
         out = _Signing(file, signature)
         with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT, bufsize=_BLOCK) as tar:
             for name in sorted(context.entries):
@@ -119,6 +121,8 @@ def write_tar(
             if describe:
                 _add_bytes(tar, CLOUD_ENTRY, describe(hex_digest))
             _add_bytes(tar, CONFIG_ENTRY, config.json())
+        file.flush()
+        failed.pop_all()
     return SignedTar(path, signature.header(), hex_digest)
 
 
