@@ -9,7 +9,7 @@ from typing import Any
 
 from .sdk import messages, naming, records, secrets
 from .sdk.edge import Answer, Event, answer, function
-from .sdk.errors import CloudError, Upstream
+from .sdk.errors import CloudError, Misconfigured, Upstream
 from .sdk.gateway import Gateway, Status
 from .sdk.messages import Collect, Inventory
 from .sdk.records import Stage, Subject
@@ -55,7 +55,10 @@ def tidy(request: Collect, settings: Settings, told: Stage) -> Mapping[str, Any]
     removed, failed = collect(doomed, request)
     told.log = [f"removed {name}" for name in removed]
     if failed:
-        raise Upstream("could not be deleted: " + ", ".join(sorted(failed)), details={"removed": removed})
+        reasons = "; ".join(sorted({error.message for error in failed.values()}))
+        said = f"could not be deleted: {', '.join(sorted(failed))}: {reasons}"
+        hopeless = any(isinstance(error, Misconfigured) for error in failed.values())
+        raise (Misconfigured if hopeless else Upstream)(said, details={"removed": removed})
     return {"removed": removed}
 
 
@@ -95,16 +98,16 @@ def chosen(there: Sequence[tuple[Gateway, Sequence[Status]]], request: Collect) 
     return sorted(found, key=lambda each: each.shown)
 
 
-def collect(doomed: Sequence[Doomed], request: Collect) -> tuple[list[str], dict[str, str]]:
+def collect(doomed: Sequence[Doomed], request: Collect) -> tuple[list[str], dict[str, CloudError]]:
     """Delete them; the names deleted, and those that could not be with the reason."""
     removed: list[str] = []
-    failed: dict[str, str] = {}
+    failed: dict[str, CloudError] = {}
     for each in doomed:
         try:
             if delete(each.gateway, each.status.name, request):
                 removed.append(each.shown)
         except CloudError as error:
-            failed[each.shown] = error.message
+            failed[each.shown] = error
     return removed, failed
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from . import github
 from .sdk import github_app, messages, records
-from .sdk.errors import Busy, CloudError, Refused, Unavailable, Upstream
+from .sdk.errors import Busy, CloudError, Misconfigured, Refused, Unavailable, Upstream
 from .sdk.gateway import Gateway
 from .sdk.messages import Asked, Collect, Held, Inventory, Left, Push
 from .sdk.records import Stage, Subject
@@ -30,7 +30,10 @@ BUSY = "a push of this repository is on its way"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one repository: removed, followed, skipped, refused, failed, busy or retry."""
+    """What became of one repository.
+
+    `outcome`: removed, followed, skipped, refused, failed, misconfigured, busy or retry.
+    """
 
     repository: int
     outcome: str
@@ -97,6 +100,8 @@ class Leaving:
             return Outcome(held.id, "busy", error=error.message)
         except (Unavailable, Upstream) as error:
             return Outcome(held.id, "retry", error=error.message)
+        except Misconfigured as error:
+            return Outcome(held.id, "misconfigured", error=error.message)
         except CloudError as error:
             return Outcome(held.id, records.outcome_of(error), error=error.message)
 
@@ -182,7 +187,7 @@ def _too_many(number: int, settings: Settings) -> str:
 
 _NAMESPACE = uuid.UUID("3b7a5a0e-5a53-4b5e-8d3c-0a1f8f1c7e55")
 # The words that all stages' records share.
-_RECORDED = {"removed": "ok", "followed": "unchanged", "busy": "retry"}
+_RECORDED = {"removed": "ok", "followed": "unchanged", "busy": "retry", "misconfigured": "failed"}
 _NOTHING = Outcome(0, "skipped", error="nothing of it is deployed")
 
 

@@ -19,7 +19,7 @@ from .pipeline import Pipeline
 from .sdk import github_app, messages, records, secrets
 from .sdk.customers import Customers
 from .sdk.edge import Answer, Event, answer, function
-from .sdk.errors import Busy, CloudError, Failed, Refused, Unavailable, Upstream
+from .sdk.errors import Busy, CloudError, Failed, Misconfigured, Refused, Unavailable, Upstream
 from .sdk.messages import Left, Push
 from .sdk.secrets import Keys
 from .sdk.settings import Settings
@@ -96,10 +96,11 @@ def leave(left: Left, settings: Settings, keys: Keys) -> Answer:
         PATIENCE.forget(left.delivery)
     except CloudError as error:
         raise given_up(error, PATIENCE.lost_since(left.delivery, error), settings) from error
-    failed = [each.error for each in outcomes if each.outcome in ("failed", "refused")]
+    failed = [each.error for each in outcomes if each.outcome in ("failed", "refused", "misconfigured")]
     told = [asdict(each) for each in outcomes]
     if failed:
-        raise Failed("; ".join(failed), details={"repositories": told})
+        hopeless = any(each.outcome == "misconfigured" for each in outcomes)
+        raise (Misconfigured if hopeless else Failed)("; ".join(failed), details={"repositories": told})
     return answer(200, {"delivery": left.delivery, "left": left.left.cause, "repositories": told})
 
 

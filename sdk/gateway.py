@@ -13,7 +13,7 @@ import msgspec
 import requests
 
 from . import secrets
-from .errors import CloudError, Misconfigured, Superseded, Unavailable, Upstream, answered, received
+from .errors import CloudError, Misconfigured, Refused, Superseded, Unavailable, Upstream, answered, received
 from .sessions import CONNECT_SECONDS, persistently, reason, session
 from .settings import Settings
 
@@ -157,6 +157,11 @@ class Gateway:
         response = self._send(method, path, self.read_seconds, retries=retries, **rest)
         if missing and response.status_code == 404:
             return response
+        if response.status_code == Refused.status:  # what its user may do is the operator's business
+            error = received(f"the gateway's {path}", response.status_code, response.content)
+            raise Misconfigured(
+                f"{error.message}; the user of the secret basic-auth-user may not {method} it"
+            )
         if method == "GET" and not response.ok:  # nothing was done: also a 500 may work later
             raise answered(f"the gateway's {path}", response.status_code, response.content)
         return _check(response, path)

@@ -169,11 +169,7 @@ def test_what_stays_away_is_tried_later_and_removes_nothing(
     monkeypatch.undo()
 
 
-@pytest.mark.parametrize(
-    "point",
-    [point for name, point in POINTS.items() if not name.endswith("delete")],  # its list is refused before
-    ids=[name for name in POINTS if not name.endswith("delete")],
-)
+@POINT
 def test_a_401_fails_the_push_for_good_and_rings_the_alarm(
     point: Point, cloud: Cloud, fail: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -194,6 +190,24 @@ def test_a_401_fails_the_push_for_good_and_rings_the_alarm(
     assert 'git-tar: ALARM: an operator must act: 500 misconfigured: "' in shown.err
     assert "alice-old" in cloud.live
     assert set(before) <= set(cloud.live)
+
+
+@pytest.mark.parametrize(
+    "point",
+    [point for point in POINTS.values() if point.path.startswith("/system/")],
+    ids=[name for name, point in POINTS.items() if point.path.startswith("/system/")],
+)
+def test_a_403_of_the_gateway_itself_rings_the_alarm_too(
+    point: Point, cloud: Cloud, fail: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sha = changed(cloud)
+    failed = fail(point, repeat(answered(403, b"forbidden")))
+    status, answer = cloud.push(sha)
+    assert (status, answer["error"]["code"]) == (500, "misconfigured"), answer
+    assert f"the user of the secret basic-auth-user may not {point.method}" in answer["error"]["message"]
+    assert len(failed) <= len(("one", "new"))
+    assert "git-tar: ALARM: an operator must act" in capsys.readouterr().err
+    assert "alice-old" in cloud.live
 
 
 @pytest.mark.parametrize("method", ["PUT", "POST"])

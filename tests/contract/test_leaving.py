@@ -147,7 +147,7 @@ def test_an_error_is_no_absence(kind: str, path: str, cloud: Cloud, github: Fake
     deselect(github)
     github.overrides.append(lambda _, asked: BROKEN[kind] if asked == path else None)
     status, _ = leave(cloud)
-    assert status in (422, 503)
+    assert status in ((500,) if kind == "401" else (422, 503))
     assert (set(cloud.live), deletions(cloud)) == ({"alice-one"}, 0)
 
 
@@ -172,7 +172,7 @@ def test_another_apps_key_confirms_nothing(
     cloud.gateway.functions |= hello("one")
     uninstall(github)
     monkeypatch.setenv("github_app_id", "13")
-    assert leave(cloud)[0] == 422
+    assert leave(cloud)[1]["error"]["code"] == "misconfigured"
     assert deletions(cloud) == 0
 
 
@@ -241,6 +241,24 @@ def test_a_push_that_is_on_its_way_is_waited_for(cloud: Cloud, github: FakeGitHu
         status, answer = leave(cloud)
     assert (status, answer["error"]["code"], deletions(cloud)) == (503, "busy", 0)
     assert leave(cloud)[0] == 200
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_gateway_that_does_not_let_us_delete_rings_the_alarm(
+    status: int, cloud: Cloud, github: FakeGitHub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cloud.gateway.functions |= {**hello("one", "two"), **hello("other", repo_id=8)}
+    uninstall(github)
+    cloud.gateway.overrides.append(lambda method, *_: (status, b"") if method == "DELETE" else None)
+    got, answer = leave(cloud)
+    assert (got, answer["error"]["code"]) == (500, "misconfigured")
+    assert "could not be deleted: alice-one, alice-two: " in answer["error"]["message"]
+    assert {each["outcome"] for each in answer["error"]["repositories"]} == {"misconfigured"}
+    shown = capsys.readouterr()
+    assert "git-tar: ALARM: an operator must act" in shown.err
+    assert "garbage-collect: ALARM: an operator must act" in shown.err
+    told = [record for line in shown.out.splitlines() if (record := records.parse(line))]
+    assert {record.outcome for record in told if record.stage == "leave"} == {"failed"}
 
 
 def test_a_cluster_that_cannot_be_read_is_asked_again_later(cloud: Cloud, github: FakeGitHub) -> None:
