@@ -26,6 +26,7 @@ STAGE = "leave"
 COLLECT_SECONDS = 35
 QUEUE_SECONDS = 10
 BUSY = "a push of this repository is on its way"
+ANOTHER = "another departure is being looked at"
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class Leaving:
             if where.gone and allowed:
                 raise allowed
             self._check_time()
-            with self.slots.taken(self.settings.parallel_long_calls, (self.left.scm, held.id), busy=BUSY):
+            with self.slots.held((self.left.scm, held.id), busy=BUSY):
                 return self._uninstall(held, where) if where.gone else self._follow(held, where)
         except Busy as error:
             return Outcome(held.id, "busy", error=error.message)

@@ -10,7 +10,7 @@ from typing import Any
 
 from . import disk, github
 from .converge import Report, converge
-from .departure import Leaving
+from .departure import ANOTHER, Leaving
 from .fetch import Remote
 from .mirrors import Mirrors
 from .overtaken import Cuts
@@ -88,7 +88,9 @@ def leave(left: Left, settings: Settings, keys: Keys) -> Answer:
     """Remove what GitHub confirms is gone; nothing else."""
     deadline = time.monotonic() + settings.push_timeout
     try:
-        outcomes = Leaving(left, settings, keys, TOKENS, SLOTS, deadline).work()
+        # One at a time: however many there are, and however slow GitHub is, pushes go on beside it.
+        with SLOTS.taken(settings.parallel_long_calls, "leave", busy=ANOTHER):
+            outcomes = Leaving(left, settings, keys, TOKENS, SLOTS, deadline).work()
         waiting = [each for each in outcomes if each.outcome in ("retry", "busy")]
         if waiting:
             kind = Busy if all(each.outcome == "busy" for each in waiting) else Unavailable

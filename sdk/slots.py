@@ -22,16 +22,26 @@ class Slots:
     @contextmanager
     def taken(self, limit: int, key: Hashable = None, *, busy: str = "") -> Iterator[None]:
         """Hold one of `limit` slots, and `key` alone; `busy` is said when the key is held."""
+        with self.held(key, busy=busy):
+            with self._lock:
+                if self._taken >= limit:
+                    raise Busy(f"{limit} long calls are being worked on", retry_after=2)
+                self._taken += 1
+            try:
+                yield
+            finally:
+                with self._lock:
+                    self._taken -= 1
+
+    @contextmanager
+    def held(self, key: Hashable, *, busy: str = "") -> Iterator[None]:
+        """Hold `key` alone, for a part of a call that has its slot; None is nobody's."""
         with self._lock:
             if key is not None and key in self._keys:
                 raise Busy(busy, retry_after=2)
-            if self._taken >= limit:
-                raise Busy(f"{limit} long calls are being worked on", retry_after=2)
-            self._taken += 1
             self._keys.add(key)
         try:
             yield
         finally:
             with self._lock:
-                self._taken -= 1
                 self._keys.discard(key)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -259,6 +261,47 @@ def test_a_gateway_that_does_not_let_us_delete_rings_the_alarm(
     assert "garbage-collect: ALARM: an operator must act" in shown.err
     told = [record for line in shown.out.splitlines() if (record := records.parse(line))]
     assert {record.outcome for record in told if record.stage == "leave"} == {"failed"}
+
+
+def test_departures_are_looked_at_one_at_a_time_so_that_pushes_go_on(
+    cloud: Cloud, github: FakeGitHub
+) -> None:
+    cloud.gateway.functions |= hello("one")
+    uninstall(github)
+    asked, go_on = threading.Event(), threading.Event()
+
+    def hang(method: str, path: str) -> None:
+        if path == f"/repositories/{REPOSITORY}/installation":
+            asked.set()
+            assert go_on.wait(30)
+
+    github.overrides.append(hang)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(leave, cloud)
+        try:
+            assert asked.wait(10)
+            for _ in range(3):
+                status, answer = leave(cloud)
+                assert (status, answer["error"]["code"]) == (503, "busy")
+                assert answer["error"]["message"] == "another departure is being looked at"
+            with git_tar.handler.SLOTS.taken(3, "a push"), git_tar.handler.SLOTS.taken(3, "another"):
+                pass
+        finally:
+            go_on.set()
+        assert first.result()[0] == 200
+    assert not cloud.live
+    assert leave(cloud)[0] == 200
+
+
+def test_a_departure_waits_while_pushes_take_all_slots(cloud: Cloud, github: FakeGitHub) -> None:
+    cloud.gateway.functions |= hello("one")
+    uninstall(github)
+    slots = git_tar.handler.SLOTS
+    with slots.taken(3, 1), slots.taken(3, 2), slots.taken(3, 3):
+        status, answer = leave(cloud)
+    assert (status, answer["error"]["code"]) == (503, "busy")
+    assert not cloud.gateway.calls
+    assert leave(cloud)[0] == 200
 
 
 def test_a_cluster_that_cannot_be_read_is_asked_again_later(cloud: Cloud, github: FakeGitHub) -> None:

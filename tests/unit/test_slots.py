@@ -21,6 +21,26 @@ def test_a_bounded_number_works_at_once_and_one_for_each_key() -> None:
         pass
 
 
+def test_a_key_is_held_alone_also_by_who_needs_no_slot_for_it() -> None:
+    slots = Slots()
+    with slots.taken(1, "a"), slots.held("b"):
+        for key in ("a", "b"):
+            with pytest.raises(Unavailable, match="it is busy"), slots.held(key, busy="it is busy"):
+                pass
+        with pytest.raises(Unavailable, match="it is busy"), slots.taken(2, "b", busy="it is busy"):
+            pass
+    with slots.held("a"), slots.taken(1, "b"):
+        pass
+
+
+def test_a_key_comes_back_where_there_is_no_slot() -> None:
+    slots = Slots()
+    with slots.taken(1), pytest.raises(Unavailable), slots.taken(1, "a"):
+        pass
+    with slots.taken(1, "a"):
+        pass
+
+
 def test_a_slot_comes_back_when_its_work_fails() -> None:
     slots = Slots()
     for _ in range(3):
