@@ -58,9 +58,8 @@ class Server:
                     outer.calls.append((self.command, self.path, dict(self.headers), body))
                 status, content, *more = outer.answer(self.command, self.path, dict(self.headers), body)
                 self.send_response(status)
-                for name, value in more[0].items() if more else ():
+                for name, value in {"Content-Length": str(len(content)), **(more[0] if more else {})}.items():
                     self.send_header(name, value)
-                self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
                 if self.command != "HEAD":
                     self.wfile.write(content)

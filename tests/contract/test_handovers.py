@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+import requests
 
+import buildshiprun.handler
 import buildshiprun.sdk.sessions
 import buildshiprun.ship
 import garbage_collect.sdk.sessions
@@ -19,7 +22,7 @@ import git_tar.sdk.sessions
 from git_tar.sdk import records
 
 from . import test_gh_push, test_pipeline
-from .fakes import Answer, FakeGateway, Server
+from .fakes import Answer, Event, FakeGateway, Server
 from .test_pipeline import HANDLER, Cloud, files, stack, stages
 
 cloud = test_pipeline.cloud
@@ -72,6 +75,13 @@ def applied(answering: Callable[[], Answer]) -> Answer:
     return 502, b""
 
 
+def broken_off(answering: Callable[[], Answer]) -> Answer:
+    """All was done, and the connection ends in the middle of the answer."""
+    status, content, *_ = answering()
+    half = content[: len(content) // 2]
+    return status, half, {"Content-Length": str(len(content) + 1), "Connection": "close"}
+
+
 def answered(status: int, body: bytes = b"") -> Callable[[Callable[[], Answer]], Answer]:
     return lambda answering: (status, body)
 
@@ -79,6 +89,7 @@ def answered(status: int, body: bytes = b"") -> Callable[[Callable[[], Answer]],
 FAILURES = {
     "cut": cut,
     "lost": lost,
+    "broken off": broken_off,
     "done, but 502": applied,
     "killed": answered(500, b"Can't reach service for: x.\n"),
 }
@@ -150,6 +161,47 @@ def test_what_fails_at_first_is_done_again_within_the_push(
     assert is_live(cloud, sha)
     last = stages(capsys)[-1]
     assert (last.stage, last.outcome, last.terminal) == ("push", "ok", True)
+
+
+class Killed(BaseException):
+    """kill -9: nothing of ours catches it."""
+
+
+OF_BUILDSHIPRUN = [
+    name for name, point in POINTS.items() if name.startswith("buildshiprun to") and point.is_json is None
+]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("name", OF_BUILDSHIPRUN)
+def test_a_buildshiprun_that_is_killed_in_the_middle_is_called_again_within_the_push(
+    name: str, when: str, cloud: Cloud, fail: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Around each of its calls; the gateway then has a connection that is cut, and passes that on."""
+    sha, killed, whole = changed(cloud), list[str](), requests.Session.request
+
+    def request(self: requests.Session, method: str, url: str, **rest: Any) -> requests.Response:
+        is_last = not killed and POINTS[name].made_by(method, urlsplit(url).path, b"")
+        if is_last:
+            killed.append(url)
+        if is_last and when == "before":
+            raise Killed
+        response = whole(self, method, url, **rest)
+        if is_last:
+            raise Killed
+        return response
+
+    def dying(event: Event) -> Mapping[str, Any]:
+        try:
+            return buildshiprun.handler.handle(event, None)
+        except Killed:
+            raise ConnectionAbortedError from None
+
+    monkeypatch.setattr(requests.Session, "request", request)
+    cloud.gateway.handlers["buildshiprun"] = dying
+    status, answer = cloud.push(sha)
+    assert (status, answer.get("outcome"), len(killed)) == (200, "ok", 1), answer
+    assert is_live(cloud, sha)
 
 
 @POINT
