@@ -28,6 +28,7 @@ from .errors import (
     Upstream,
     answered,
 )
+from .kinds import studied
 from .secrets import Keys
 from .sessions import CONNECT_SECONDS, reason, session
 
@@ -115,7 +116,7 @@ class Builder:
         if response.status_code == 404:
             return None
         _check(response)
-        return msgspec.json.decode(response.content, type=Line).digest
+        return msgspec.json.decode(response.content, type=studied(Line)).digest
 
     def overtaken(self, repository: str, tag: str) -> None:
         """Nobody needs images with that tag, in or below `repository`, any more: whoever waits is let go."""
@@ -141,7 +142,7 @@ class Builder:
                 _check(response)
                 for line in response.iter_lines():
                     if line:
-                        yield msgspec.json.decode(line, type=Line)
+                        yield msgspec.json.decode(line, type=studied(Line))
         except msgspec.MsgspecError as error:
             raise Upstream(f"of-builder's answer can't be read: {error}") from None
         except requests.RequestException as error:

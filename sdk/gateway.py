@@ -14,6 +14,7 @@ import requests
 
 from . import secrets
 from .errors import CloudError, Misconfigured, Refused, Superseded, Unavailable, Upstream, answered, received
+from .kinds import studied
 from .sessions import CONNECT_SECONDS, persistently, reason, session
 from .settings import Settings
 
@@ -185,7 +186,7 @@ def _check(response: requests.Response, path: str) -> requests.Response:
 
 def _decoded(response: requests.Response, kind: Any) -> Any:
     try:
-        return msgspec.json.decode(response.content, type=kind)
+        return msgspec.json.decode(response.content, type=studied(kind))
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Upstream(f"the gateway's answer can't be read: {error}") from None
 

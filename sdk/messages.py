@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from .errors import Malformed, Unauthorized
+from .kinds import studied
 from .secrets import Keys
 from .signature import CLOUD_HEADER, sign, verify
 from .stack import Function
@@ -250,7 +251,7 @@ def unseal(body: bytes, receiver: str, kind: type[T], *, max_age: float | None =
     if max_age is not None and not -max_age <= time.time() - at <= max_age:
         raise Unauthorized("the message is too old, or the clocks differ: it is not acted on")
     try:
-        return msgspec.convert(envelope, kind)
+        return msgspec.convert(envelope, studied(kind))
     except (msgspec.MsgspecError, RecursionError) as error:
         raise Malformed(f"the message is not a {kind.__name__.lower()}: {error}") from None
 
@@ -258,6 +259,6 @@ def unseal(body: bytes, receiver: str, kind: type[T], *, max_age: float | None =
 def decode(body: bytes, kind: type[T]) -> T:
     """JSON bytes as `kind`, or `Malformed`; never another exception, whatever the bytes."""
     try:
-        return msgspec.json.decode(body, type=kind)
+        return msgspec.json.decode(body, type=studied(kind))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Malformed(f"the body is not the JSON that is expected: {error}") from None

@@ -15,6 +15,7 @@ from datetime import datetime, timezone
 import msgspec
 
 from .errors import CloudError, Refused, Superseded, Unavailable
+from .kinds import studied
 from .masking import masked
 
 LOG_BYTES = 8_000
@@ -144,7 +145,7 @@ def parse(text: str) -> Record | None:
     if start < 0:
         return None
     try:
-        record = msgspec.json.decode(text[start:].strip(), type=Record)
+        record = msgspec.json.decode(text[start:].strip(), type=studied(Record))
         return record if record.time else None
     except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
         return None

@@ -22,6 +22,7 @@ import requests
 import urllib3
 
 from .errors import CloudError, Malformed, Misconfigured, Missing, Unavailable, Upstream
+from .kinds import studied
 from .sessions import CONNECT_SECONDS, reason, session
 
 # Without all four, an OCI manifest answers 404.
@@ -110,7 +111,7 @@ class Credentials:
     def read(cls, config: bytes) -> Credentials:
         """Raises `Misconfigured` for what is no such file."""
         try:
-            rows = msgspec.json.decode(config, type=_DockerConfig).auths
+            rows = msgspec.json.decode(config, type=studied(_DockerConfig)).auths
             logins = {_host_of(name): row.login() for name, row in rows.items()}
         except (msgspec.MsgspecError, ValueError, RecursionError):
             raise Misconfigured('secret registry-secret is no Docker config.json: {"auths": {…}}') from None
@@ -363,6 +364,6 @@ def _digest_in(answer: requests.Response) -> str:
 
 def _decode(content: bytes, kind: type[_T]) -> _T:
     try:
-        return msgspec.json.decode(content, type=kind)
+        return msgspec.json.decode(content, type=studied(kind))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise Upstream("the registry's answer is not the JSON that it should be") from None

@@ -10,6 +10,7 @@ import msgspec
 import yaml
 
 from .errors import Failed
+from .kinds import studied
 from .stack import Function
 
 
@@ -35,7 +36,7 @@ def read_template(folder: Path) -> Template:
     try:
         data = yaml.safe_load((folder / "template.yml").read_bytes()) or {}
         rows = {key: value for key, value in dict(data).items() if value is not None}
-        return msgspec.convert({**rows, "folder": folder}, Template, strict=False)
+        return msgspec.convert({**rows, "folder": folder}, studied(Template), strict=False)
     except (OSError, yaml.YAMLError, msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
         raise Failed(f"template {folder.name}: template.yml can't be read: {error}") from None
 

@@ -16,6 +16,7 @@ from datetime import datetime, timezone
 import msgspec
 
 from sdk.errors import Missing, Upstream
+from sdk.kinds import studied
 from sdk.registry import Manifest, Registry
 
 ARTIFACT = "application/vnd.openfaas.cloud.build-log.v1"
@@ -114,7 +115,7 @@ def load(registry: Registry, path: str, of: str) -> str:
     if not found:
         raise Missing(f"no log of {path}:{of} is kept")
     try:
-        [layer] = msgspec.convert(found.rows.get("layers"), list[_Layer])
+        [layer] = msgspec.convert(found.rows.get("layers"), studied(list[_Layer]))
     except (msgspec.MsgspecError, ValueError):
         raise Upstream(f"{path}:{tag(of)} is not a build's log") from None
     limit = 2 * (HEAD_BYTES + TAIL_BYTES)

@@ -14,6 +14,7 @@ import msgspec
 
 from sdk.context import CLOUD_ENTRY, CONFIG_ENTRY, CONTEXT_FOLDER, Digest
 from sdk.errors import Malformed, TooLarge, Unauthorized
+from sdk.kinds import studied
 from sdk.registry import Reference
 from sdk.signature import BUILDER_HEADER, Running
 
@@ -188,8 +189,8 @@ def _config(content: bytes) -> Config:
         rows = msgspec.json.decode(content, type=dict[str, object])
         # Its keys in any case, as Go reads them: the first cloud wrote `Ref`.
         renamed = {"buildargs": "build_args", "skippush": "skip_push"}
-        known = {renamed.get(key.lower(), key.lower()): rows[key] for key in rows if rows[key] is not None}
-        config = msgspec.convert(known, Config)
+        given = {renamed.get(key.lower(), key.lower()): rows[key] for key in rows if rows[key] is not None}
+        config: Config = msgspec.convert(given, studied(Config))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Malformed(f"{CONFIG_ENTRY}: {error}") from None
     if not (config.image or config.ref):
@@ -212,7 +213,7 @@ def _origin(content: bytes) -> dict[str, str]:
     https://github.com/opencontainers/image-spec/blob/main/annotations.md
     """
     try:
-        told = msgspec.json.decode(content, type=_Told)
+        told = msgspec.json.decode(content, type=studied(_Told))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Malformed(f"{CLOUD_ENTRY}: {error}") from None
     labels = {"source": told.repository.html_url, "revision": told.sha}
