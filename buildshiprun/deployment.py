@@ -83,6 +83,11 @@ def is_version(status: Status, spec: Spec) -> bool:
     return all(there.get(name) == spec["annotations"][name] for name in (DIGEST, CONFIG))
 
 
+def is_twin(status: Status, spec: Spec) -> bool:
+    """Whether what is deployed differs from `spec` in its nonce at most, and in where it came from."""
+    return is_version(status, spec) and status.image == spec["image"]
+
+
 def is_starting(status: Status) -> bool:
     """Whether replicas are wanted and none is ready, nor known to fail."""
     return bool(status.replicas and not status.available_replicas and not status.failure)

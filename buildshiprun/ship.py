@@ -7,6 +7,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
@@ -107,17 +108,16 @@ class Ship:
         if not deployment.is_same(now, current):
             raise Superseded(f"{spec['service']}: it was changed while this version was built")
         previous = deployment.last_ready(now, spec)
-        nonce = self._put(deployment.complete(spec, image, uuid.uuid4().hex, previous), now)
-        try:
-            self._await_ready(spec["service"], nonce)
-        except Failed as error:
+        whole = deployment.complete(spec, image, uuid.uuid4().hex, previous)
+        nonce, wrong = self._proven(whole, self._put(whole, now))
+        if wrong:
             try:
                 log += self._last_lines(spec["service"], started)
             finally:
                 self._roll_back(spec["service"], nonce, previous)
             if now and previous is None:
-                raise Failed(f"{error.message}; it stays: no ready version before it is kept whole") from None
-            raise
+                wrong += "; it stays: no ready version before it is kept whole"
+            raise Failed(wrong)
 
     def _settled(self, current: Status | None) -> Status | None:
         """`current`, a moment later if it is just restarting: then it is still the one to go back to."""
@@ -128,7 +128,7 @@ class Ship:
         return current
 
     def _put(self, spec: Spec, before: Status | None) -> str:
-        """Deploy, and believe no answer but a GET that shows our nonce.
+        """Deploy, and believe no answer but a GET that shows our nonce, or a twin's: the nonce that it shows.
 
         Where there was no function one is created, never updated: it would be somebody else's by now.
         """
@@ -141,29 +141,40 @@ class Ship:
             except CloudError as raised:
                 error = raised
                 time.sleep(POLL_SECONDS * 4 * (attempt + 1))  # before the look: what follows it is at once
-            found = deployment.nonce_of(self.gateway.get(service))
+            status = self.gateway.get(service)
+            found = deployment.nonce_of(status)
             if found == nonce:
                 return nonce
             if found not in ("", deployment.nonce_of(before)):
-                raise Superseded(f"{service}: another version was deployed at the same time")
+                return self._twin(status, spec)
             if not isinstance(error, (Unavailable, Upstream)):
                 break
         raise error
 
-    def _await_ready(self, service: str, nonce: str) -> None:
-        seconds = self.settings.deploy_timeout
+    def _proven(self, spec: Spec, nonce: str) -> tuple[str, str]:
+        """Wait until the version is ready: the nonce that it has by then, and what is wrong with it."""
+        service, seconds = spec["service"], self.settings.deploy_timeout
         deadline = time.monotonic() + seconds
         while True:
             status = self.gateway.get(service)
-            if deployment.nonce_of(status) != nonce or status is None:
-                raise Superseded(f"{service}: another version was deployed at the same time")
-            if status.failure:
-                raise Failed(f"{service} does not start: {status.failure}")
-            if status.available_replicas:
-                return
+            if status is None or deployment.nonce_of(status) != nonce:
+                nonce, deadline = self._twin(status, spec), time.monotonic() + seconds
+            if status and status.failure:
+                return nonce, f"{service} does not start: {status.failure}"
+            if status and status.available_replicas:
+                return nonce, ""
             if time.monotonic() > deadline:
-                raise Failed(f"{service} was not ready within {seconds:g} s")
+                return nonce, f"{service} was not ready within {seconds:g} s"
             time.sleep(POLL_SECONDS)
+
+    def _twin(self, status: Status | None, spec: Spec) -> str:
+        """The nonce of what is there in the place of `spec`, if that is the same version by another attempt.
+
+        It is waited for as if it were ours: two attempts that gave way to each other would never end.
+        """
+        if status is None or not deployment.is_twin(status, spec):
+            raise Superseded(f"{spec['service']}: another version was deployed at the same time")
+        return deployment.nonce_of(status)
 
     def _last_lines(self, service: str, since: str) -> list[str]:
         try:
@@ -178,7 +189,8 @@ class Ship:
         status = self.gateway.get(service)
         if previous is None or deployment.nonce_of(status) != nonce:
             return
-        self._put(deployment.complete(previous, previous["image"], uuid.uuid4().hex, None), status)
+        with suppress(Superseded):  # the version that failed is replaced as well, and has failed
+            self._put(deployment.complete(previous, previous["image"], uuid.uuid4().hex, None), status)
 
 
 def subject_of(shipment: Shipment) -> Subject:

@@ -19,8 +19,9 @@ from buildshiprun import deployment, ship
 from buildshiprun.sdk.gateway import Gateway, Status
 from buildshiprun.sdk.specs import Spec
 from git_tar import converge
+from git_tar.sdk.settings import Settings as LoopSettings
 
-from .model import programs
+from .model import programs, world
 from .model.programs import Repo
 from .model.search import BOUND, explore, shortest
 from .model.world import Event, Scenario
@@ -192,6 +193,15 @@ def test_whatever_happens_it_ends_right(name: str, request: pytest.FixtureReques
         assert not found.early, told(shortest(case.scenario)[0] or found.early)
     elif found.whole:
         assert found.early, f"the tick is not needed any more: {case.tick}"
+
+
+def test_of_attempts_at_one_broken_version_each_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None gives way to another that deploys the same: both would begin again, and again."""
+    monkeypatch.setattr(programs, "LOOP_SETTINGS", LoopSettings(converge_rounds=3))
+    monkeypatch.setattr(world, "MOST", 1)  # attempts: no job comes back to the queue
+    scenario = Scenario((Event("one", "a1!", delivered=2),), live("a0"), slow=True, windows=False)
+    found = explore(scenario)
+    assert not [*found.late, *found.early], told(found.late or found.early)
 
 
 def test_no_gateway_keeps_a_write_apart_from_the_look_before_it() -> None:
