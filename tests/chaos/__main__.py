@@ -37,7 +37,8 @@ def main() -> int:
     subprocess.run([sys.executable, "-m", "local", "up"], cwd=ROOT, check=True, timeout=600)
     state, engine = State.here(), docker.from_env(timeout=60)
     print(f"SEED={seed}", flush=True)
-    cleaning.clean(state, engine)
+    kept = cleaning.failed(state)
+    cleaning.clean(state, engine, kept)
     try:
         with (
             tempfile.TemporaryDirectory(prefix="chaos-") as folder,
@@ -46,7 +47,8 @@ def main() -> int:
             run = Run(state, engine, control, seed, Path(folder))
             figures = run.go(arguments.rounds, keep_going=arguments.keep_going)
     finally:
-        cleaning.clean(state, engine)
+        cleaning.clean(state, engine, kept)
+    print(figures.table)
     print(figures)
     return 0 if figures.clean else 1
 

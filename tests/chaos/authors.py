@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import secrets
 import tarfile
 import threading
 import time
@@ -18,7 +19,7 @@ from local.gitserver import event
 from local.gitserver.event import Update
 from local.gitserver.repository import ROOT, BareRepository
 from local.state import State
-from sdk import secrets
+from sdk import secrets as secret_files
 from sdk.messages import NO_COMMIT
 
 from .expected import BRANCH, files, git
@@ -66,7 +67,8 @@ class Author:
         path = f"/{self.repo.full_name}.git/info/refs"
         execute(server, "python3", "-m", "local.gitserver.repository", path)
         execute(server, "git", f"--git-dir={self.bare}", "config", "core.logAllRefUpdates", "true")
-        number = execute(server, "git", f"--git-dir={self.bare}", "config", "cloud.id")
+        number = str(secrets.randbits(40))  # chosen here: what a program in a container prints may be lost
+        execute(server, "git", f"--git-dir={self.bare}", "config", "cloud.id", number)
         self.folder.mkdir(parents=True)
         git(self.folder, "init", "--quiet", "--bare", "--initial-branch=master")
         git(self.folder, "config", "cloud.id", number)
@@ -95,7 +97,7 @@ class Author:
         """Send gh-push the event of a push, as GitHub would: once, whatever becomes of it."""
         repository = BareRepository(self.repo.owner, self.repo.name, self.folder)
         update = Update(move.before, move.sha, BRANCH)
-        keys = secrets.read("github-webhook-secret", str(self.state.secrets_folder))
+        keys = secret_files.read("github-webhook-secret", str(self.state.secrets_folder))
         body, headers = event.signed(event.payload(repository, update, public_url=self.state.git_url), keys)
         url = f"{self.state.gateway_url}/function/gh-push"
         try:

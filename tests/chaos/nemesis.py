@@ -63,9 +63,9 @@ class Nemesis:
         for name in self._functions():
             until(partial(self._serves, name), _BACK_SECONDS, f"{name} ready")
 
-    def total(self) -> int:
-        """The faults that something has met."""
-        return sum(self.done.values()) + len(self.control.done())
+    def met(self) -> Counter[str]:
+        """The faults that something has met, by kind and target."""
+        return self.done + Counter(self.control.done())
 
     def excused(self, begun: float, ended: float) -> bool:
         """Whether the gateway was away in some part of this time."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 _Key = TypeVar("_Key")
 
@@ -109,10 +109,11 @@ class Round:
     takeover: Takeover | None = None
 
 
-# Weights. A strict segment has no fault that leaves a shipment behind whose git-tar is gone: such a one
-# may write late, and only the next pass repairs it. There, the state must be right before any pass.
+# Weights: so many of each card are in a deck. A strict segment has no fault that leaves a shipment behind
+# whose git-tar is gone: such a one may write late, and only the next pass repairs it. There, the state must
+# be right before any pass.
 _MOVES = {"change": 8, "set": 4, "add": 4, "remove": 3, "revert": 3, "back": 2, "fork": 2}
-_BREAKS = {CRASH: 2, MISSING: 1, CLASH: 1, "stack": 1}
+_BREAKS = {"": 24, CRASH: 2, MISSING: 1, CLASH: 1, NO_YAML: 1, NO_FUNCTIONS: 1}
 _SHAPES = {"one": 6, "two": 5, "again": 4, "reversed": 2, "unheard": 2, "overtaken": 2, "takeover": 1}
 _DELIVERIES = {"once": 10, "twice": 3, "late": 2, "dropped": 2}
 _FAULTS: Mapping[tuple[str, str], int] = {
@@ -122,7 +123,7 @@ _FAULTS: Mapping[tuple[str, str], int] = {
     ("kill", "of-builder"): 6,
     ("kill", "registry"): 4,
     ("disk", "git-tar"): 3,
-    ("disk", "of-builder"): 1,
+    ("disk", "of-builder"): 2,
     **{("delay", call): 1 for call in ("ship", "build", "deploy", "delete", "status", "list", "collect")},
     **{("cut", call): 1 for call in ("build", "image", "deploy", "status", "list", "collect")},
     **{("500", call): 1 for call in ("build", "deploy", "delete", "collect", "status")},
@@ -144,34 +145,64 @@ _LOOSE_FAULTS: Mapping[tuple[str, str], int] = {
 _ROUND_SECONDS = 4.0
 
 
+class Deck(Generic[_Key]):
+    """Draws by weight as from a shuffled deck, so that no seed goes long without one of the cards."""
+
+    def __init__(self, seed: str, weights: Mapping[_Key, int]):
+        self._dice, self._weights, self._cards = random.Random(seed), weights, list[_Key]()
+
+    def draw(self) -> _Key:
+        if not self._cards:
+            self._cards = [key for key, weight in self._weights.items() for _ in range(weight)]
+            self._dice.shuffle(self._cards)
+        return self._cards.pop()
+
+
+class Decks:
+    """All that a run draws from."""
+
+    def __init__(self, seed: int, known: Sequence[Repo]):
+        self.shapes = Deck(f"{seed}/shapes", _SHAPES)
+        self.deliveries = Deck(f"{seed}/deliveries", _DELIVERIES)
+        self.moves = Deck(f"{seed}/moves", _MOVES)
+        self.broken = {repo: Deck(f"{seed}/{repo.full_name}", _breaks(repo)) for repo in known}
+        self.strict_faults = Deck(f"{seed}/strict", _FAULTS)
+        self.loose_faults = Deck(f"{seed}/loose", _LOOSE_FAULTS)
+
+
+def _breaks(repo: Repo) -> Mapping[str, int]:
+    return {what: weight for what, weight in _BREAKS.items() if what != CLASH or repo.clashing}
+
+
 def rounds(seed: int, number: int, known: Sequence[Repo]) -> Iterator[Round]:
     """The first `number` rounds of `seed`; more rounds begin with the same ones."""
-    authors = [Author(repo) for repo in known]
+    decks = Decks(seed, known)
+    authors = [Author(repo, decks) for repo in known]
     for at in range(1, number + 1):
-        yield _round(at, random.Random(f"{seed}/{at}"), authors)
+        yield _round(at, random.Random(f"{seed}/{at}"), decks, authors)
 
 
-def _round(number: int, dice: random.Random, authors: Sequence[Author]) -> Round:
+def _round(number: int, dice: random.Random, decks: Decks, authors: Sequence[Author]) -> Round:
     strict = (number - 1) // SEGMENT % 2 == 0
-    shape = _drawn(dice, _SHAPES)
+    shape = decks.shapes.draw()
     author, other = dice.sample(authors, 2)
-    faults = [_fault(dice, strict) for _ in range(dice.choice((1, 1, 1, 2)))]
     if shape == "takeover" and author.head.is_good:
         function = dice.choice(sorted(author.head.functions))
         push = Push(author.repo, author.breaks(function), "takeover", 0.0, (0.0,))
         slow = Fault("delay", "logs", 0, seconds=3, count=3)  # the rollback comes after the log is read
         return Round(number, strict, (push,), (slow,), Takeover(author.repo, function))
+    faults = [_fault(dice, decks, strict) for _ in range(dice.choice((1, 1, 1, 2)))]
     if shape == "overtaken":
-        faults = [Fault("delay", "build", 0, seconds=round(dice.uniform(2, 8), 1)), *faults[1:]]
-    return Round(number, strict, tuple(_pushes(shape, dice, author, other)), tuple(faults))
+        faults.append(Fault("delay", "build", 0, seconds=round(dice.uniform(2, 8), 1)))
+    return Round(number, strict, tuple(_pushes(shape, dice, decks, author, other)), tuple(faults))
 
 
-def _pushes(shape: str, dice: random.Random, author: Author, other: Author) -> Iterator[Push]:
+def _pushes(shape: str, dice: random.Random, decks: Decks, author: Author, other: Author) -> Iterator[Push]:
     start = round(dice.uniform(0, 0.5), 2)
     if shape in ("again", "reversed", "unheard", "overtaken"):
         later = round(start + dice.uniform(0.3, 2.0), 2)
         first, second = {
-            "again": (_delivery(dice), _delivery(dice)),
+            "again": (_delivery(dice, decks), _delivery(dice, decks)),
             "reversed": ((round(later - start + 1.0, 2),), (0.0,)),
             "unheard": ((0.0,), ()),
             "overtaken": ((0.0,), (0.0,)),
@@ -179,13 +210,13 @@ def _pushes(shape: str, dice: random.Random, author: Author, other: Author) -> I
         yield author.push(dice, start, first)
         yield author.push(dice, later, second)
         return
-    yield author.push(dice, start, _delivery(dice))
+    yield author.push(dice, start, _delivery(dice, decks))
     if shape == "two":
-        yield other.push(dice, round(start + dice.uniform(0, 0.2), 2), _delivery(dice))
+        yield other.push(dice, round(start + dice.uniform(0, 0.2), 2), _delivery(dice, decks))
 
 
-def _delivery(dice: random.Random) -> tuple[float, ...]:
-    kind = _drawn(dice, _DELIVERIES)
+def _delivery(dice: random.Random, decks: Decks) -> tuple[float, ...]:
+    kind = decks.deliveries.draw()
     soon = round(dice.uniform(0, 0.2), 2)
     if kind == "twice":
         return (soon, round(soon + dice.uniform(0, 3), 2))
@@ -194,8 +225,8 @@ def _delivery(dice: random.Random) -> tuple[float, ...]:
     return () if kind == "dropped" else (soon,)
 
 
-def _fault(dice: random.Random, strict: bool) -> Fault:
-    kind, target = _drawn(dice, _FAULTS if strict else _LOOSE_FAULTS)
+def _fault(dice: random.Random, decks: Decks, strict: bool) -> Fault:
+    kind, target = (decks.strict_faults if strict else decks.loose_faults).draw()
     at = round(dice.uniform(0.2, _ROUND_SECONDS), 2)
     if kind == "kill":
         return Fault(kind, target, at, count=dice.choice((1, 2)))
@@ -205,15 +236,12 @@ def _fault(dice: random.Random, strict: bool) -> Fault:
     return Fault(kind, target, starts, round(seconds.get(kind, 0), 1), dice.choice((1, 1, 2)))
 
 
-def _drawn(dice: random.Random, weights: Mapping[_Key, int]) -> _Key:
-    return dice.choices(list(weights), list(weights.values()))[0]
-
-
 @dataclass
 class Author:
     """Who pushes to a repository, and what was pushed so far."""
 
     repo: Repo
+    decks: Decks
     commits: list[Commit] = field(default_factory=list)
     position: int = 0
     contents: int = 0
@@ -237,9 +265,8 @@ class Author:
     def _what(self, dice: random.Random) -> str:
         if not self.head.is_good and dice.random() < 0.6:
             return "mend"
-        if dice.random() < 0.2 and self.head.is_good:
-            return _drawn(dice, _BREAKS)
-        return _drawn(dice, _MOVES)
+        broken = self.decks.broken[self.repo].draw() if self.head.is_good else ""
+        return broken or self.decks.moves.draw()
 
     def _move(self, what: str, dice: random.Random) -> Commit:
         """The new head; what can't be done is a change instead."""
@@ -255,8 +282,8 @@ class Author:
                 changed = {**older.functions, min(older.functions): self._new()}
                 return self._commit(changed, older.number)
             return self._commit(older.functions, self.position)
-        if what == "stack":
-            return self._commit(functions, self.position, dice.choice((NO_YAML, NO_FUNCTIONS)))
+        if what in (NO_YAML, NO_FUNCTIONS):
+            return self._commit(functions, self.position, what)
         if what == "mend":
             functions = {name: self._mended(function) for name, function in functions.items()}
             functions = {name: functions[name] for name in functions if name not in self.repo.clashing}
@@ -268,7 +295,7 @@ class Author:
             name = dice.choice(there)
             self.contents += 1
             functions[name] = replace(functions[name], version=self.contents)
-        elif what == CLASH and self.repo.clashing:
+        elif what == CLASH:
             functions[dice.choice(self.repo.clashing)] = self._new(CLASH)
         else:
             name = dice.choice(there)

@@ -120,7 +120,7 @@ class Proxy:
                 fault.count -= 1
                 if not fault.count:
                     self.faults.remove(fault)
-                self.done.append(f"{fault.kind}: {call}")
+                self.done.append(f"{fault.kind} {fault.target}")
                 return fault
         return None
 

@@ -53,7 +53,7 @@ class Figures:
     """The one line that a run ends with."""
 
     rounds: int = 0
-    faults: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
     pushes: int = 0
     live: int = 0
     found: Counter[str] = field(default_factory=Counter)
@@ -63,13 +63,24 @@ class Figures:
     def clean(self) -> bool:
         return not any(self.found.values())
 
+    @property
+    def table(self) -> str:
+        """How often each fault was met."""
+        kinds = sorted({name.rpartition(" ")[0] for name in self.faults})
+        return "\n".join(f"{kind:12} {self._targets(kind)}" for kind in kinds)
+
+    def _targets(self, kind: str) -> str:
+        split = ((name.rpartition(" "), times) for name, times in self.faults.most_common())
+        return ", ".join(f"{target} {times}" for (found, _, target), times in split if found == kind)
+
     def __str__(self) -> str:
         counted = ", ".join(
             f"{kind} {self.found[kind]}" for kind in ("lost", "wrong", "stuck", "foreign", "failed requests")
         )
         away = f" (and {self.excused} while the gateway itself was away)" if self.excused else ""
+        met = self.faults.total()
         return (
-            f"rounds {self.rounds}, faults {self.faults}, pushes {self.pushes}, heads live {self.live}, "
+            f"rounds {self.rounds}, faults {met}, pushes {self.pushes}, heads live {self.live}, "
             f"{counted}{away}"
         )
 
@@ -104,7 +115,7 @@ class Run:
         return self._told(rounds)
 
     def _told(self, rounds: int) -> Figures:
-        self.figures.rounds, self.figures.faults = rounds, self.nemesis.total()
+        self.figures.rounds, self.figures.faults = rounds, self.nemesis.met()
         self.figures.excused = self.caller.excused
         return self.figures
 
@@ -114,8 +125,9 @@ class Run:
         steady = Repo(self.prefix, "steady", ("a-y", "steady"))
         canary = self._repository(steady, self.folder)
         first = Commit(0, None, {name: Function(1, 0) for name in steady.names})
+        decks = plan.Decks(self.seed, self.known)
         authors = [(canary.author, first)]
-        authors += [(self.repositories[repo].author, plan.Author(repo).head) for repo in self.known]
+        authors += [(self.repositories[repo].author, plan.Author(repo, decks).head) for repo in self.known]
         for author, commit in authors:
             author.create(self.engine)
             author.deliver(author.push(commit, self.engine))

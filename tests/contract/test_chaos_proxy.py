@@ -96,7 +96,7 @@ def test_a_fault_meets_the_next_call_of_its_kind(kind: str, status: int, applied
         assert (answered, len(at.upstream.calls) - before) == (status, applied)
         assert (await at.call("POST", "/system/functions", b"x"))[0] == 201
         async with at.http.get(at.control) as told:
-            assert await told.json() == [f"{kind}: POST /system/functions"]
+            assert await told.json() == [f"{kind} deploy"]
 
     meets(work)
 

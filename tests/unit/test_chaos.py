@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from local.state import State
 from sdk.records import Record
@@ -27,25 +31,64 @@ def test_a_seed_plans_the_same_run_and_a_longer_one_begins_with_it() -> None:
     assert list(plan.rounds(8, 20, known)) != short
 
 
-def test_a_long_run_has_everything_in_it() -> None:
-    rounds = list(plan.rounds(1, 400, plan.repos("p")))
-    pushes = [push for at in rounds for push in at.pushes]
-    assert {push.what for push in pushes} >= {
-        *("change", "set", "add", "remove", "revert", "back", "fork", "mend", "takeover"),
-        *(CRASH, MISSING, plan.CLASH, "stack"),
-    }
-    assert {len(push.events) for push in pushes} == {0, 1, 2}
-    faults = Counter((fault.kind, fault.target) for at in rounds for fault in at.faults)
-    kinds = {kind for kind, _ in faults}
-    assert kinds == {"kill", "disk", "delay", "cut", "cut applied", "500", "502 applied", "late"}
-    killed = {target for kind, target in faults if kind == "kill"}
-    assert killed == {
-        *("gh-push", "git-tar", "buildshiprun", "garbage-collect", "of-builder", "registry", "gateway")
-    }
+KILLED = ("gh-push", "git-tar", "buildshiprun", "garbage-collect", "of-builder", "registry", "gateway")
+
+
+@given(st.integers(0, 10**6))
+def test_whatever_the_seed_200_rounds_have_everything_in_them(seed: int) -> None:
+    rounds = list(plan.rounds(seed, 200, plan.repos("p")))
     assert all(at.faults for at in rounds)
-    assert any(at.takeover for at in rounds)
-    repos = plan.repos("p")
-    assert {push.repo for push in pushes} == set(repos)
+    faults = Counter((fault.kind, fault.target) for at in rounds for fault in at.faults)
+    assert {target for kind, target in faults if kind == "kill"} == {*KILLED}
+    assert all(faults["kill", target] >= 5 for target in KILLED), faults
+    kinds = Counter(kind for kind, _ in faults.elements())
+    assert kinds.keys() == {"kill", "disk", "delay", "cut", "cut applied", "500", "502 applied", "late"}
+    assert min(kinds.values()) >= 5, kinds
+    happened = Counter(what for at in rounds for what in happening(at))
+    happened.update(what for repo in plan.repos("p") for what in moves(rounds, repo))
+    expected = {
+        *("two at once", "duplicated", "dropped", "reordered", "taken over", "removed", "reverted"),
+        *("forced back", "forked", CRASH, MISSING, plan.CLASH, NO_YAML, NO_FUNCTIONS),
+    }
+    assert {what for what, times in happened.items() if times} == expected, happened
+
+
+def happening(at: plan.Round) -> Iterator[str]:
+    if len({push.repo for push in at.pushes}) > 1:
+        yield "two at once"
+    if at.takeover:
+        yield "taken over"
+    for push in at.pushes:
+        if len(push.events) != 1:
+            yield "duplicated" if push.events else "dropped"
+    arrivals = [
+        (push.repo.full_name, push.at + event, push.at) for push in at.pushes for event in push.events
+    ]
+    if any(
+        one[0] == other[0] and one[1] < other[1] and one[2] > other[2]
+        for one, other in itertools.permutations(arrivals, 2)
+    ):
+        yield "reordered"
+
+
+def moves(rounds: Sequence[plan.Round], repo: Repo) -> Iterator[str]:
+    """What the pushes to `repo` are, by the commits alone."""
+    pushed = [push.commit for at in rounds for push in at.pushes if push.repo == repo]
+    seen: list[Commit] = []
+    for commit in pushed:
+        before = seen[-1] if seen else None
+        if before and commit in seen[:-1]:
+            yield "forced back"
+        elif before and commit.parent != before.number:
+            yield "forked"
+        elif before and commit.is_good and any(commit.functions == old.functions for old in seen[:-1]):
+            yield "reverted"
+        if before and set(before.functions) - set(commit.functions) - set(repo.clashing):
+            yield "removed"
+        if commit.broken:
+            yield commit.broken
+        yield from {function.broken for function in commit.functions.values()} - {""}
+        seen.append(commit)
 
 
 def test_a_strict_segment_leaves_no_shipment_without_its_git_tar() -> None:
