@@ -114,7 +114,7 @@ class Round:
 # be right before any pass.
 _MOVES = {"change": 8, "set": 4, "add": 4, "remove": 3, "revert": 3, "back": 2, "fork": 2}
 _BREAKS = {"": 24, CRASH: 2, MISSING: 1, CLASH: 1, NO_YAML: 1, NO_FUNCTIONS: 1}
-_SHAPES = {"one": 6, "two": 5, "again": 4, "reversed": 2, "unheard": 2, "overtaken": 2, "takeover": 1}
+_SHAPES = {"one": 6, "two": 5, "again": 4, "reversed": 2, "unheard": 2, "overtaken": 2, "takeover": 2}
 _DELIVERIES = {"once": 10, "twice": 3, "late": 2, "dropped": 2}
 _FAULTS: Mapping[tuple[str, str], int] = {
     ("kill", "gh-push"): 4,
@@ -186,7 +186,9 @@ def _round(number: int, dice: random.Random, decks: Decks, authors: Sequence[Aut
     strict = (number - 1) // SEGMENT % 2 == 0
     shape = decks.shapes.draw()
     author, other = dice.sample(authors, 2)
-    if shape == "takeover" and author.head.is_good:
+    good = [author for author in authors if author.head.is_good]
+    if shape == "takeover" and good:
+        author = dice.choice(good)
         function = dice.choice(sorted(author.head.functions))
         push = Push(author.repo, author.breaks(function), "takeover", 0.0, (0.0,))
         slow = Fault("delay", "logs", 0, seconds=3, count=3)  # the rollback comes after the log is read

@@ -17,13 +17,14 @@ class Change:
 
 
 PLANTS: Mapping[str, tuple[Change, ...]] = {
-    # git-tar believes that the head is still where it was when the pass began.
+    # git-tar believes that the head is still where it was when the pass began, before it collects and after.
     "no-check": (
         Change(
             "git-tar/converge.py",
             'if branch.head() == head and passed.outcome != "superseded":',
             'if passed.outcome != "superseded":',
         ),
+        Change("git-tar/converge.py", "    if branch.head() != head:\n", "    if not head:\n"),
     ),
     # The functions to keep are those of the first push that this process has seen.
     "stale-list": (
