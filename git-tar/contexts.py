@@ -41,6 +41,7 @@ def pack(function: Function, tree: Tree, path: Path, settings: Settings, keys: K
     config = BuildConfig(
         image=f"{repository(function, tree.push, settings)}:{tree.sha}",
         build_args=build_args(function, template, settings),
+        epoch=settings.build_epoch,
     )
     described = replace(
         function,

@@ -1,4 +1,4 @@
-"""Trees of template sources: fetched once, kept by commit, and asked again by age, never for every push.
+"""Trees of template sources: fetched once, kept by commit, and asked again by age or in a new epoch.
 
 A source is `URL`, `URL#branch-or-tag` or `URL#sha-<7 to 40 hex>`; a pin must be a commit of the source's own
 branches and tags, because servers also hand out commits of its forks.
@@ -32,9 +32,10 @@ _PIN = re.compile(r"sha-([0-9a-f]{7,40})")
 
 @dataclass(frozen=True)
 class Fetched:
-    """A source's tree as it was at `at` (time.monotonic), or why there was none."""
+    """A source's tree as it was at `at` (time.monotonic) in that epoch, or why there was none."""
 
     at: float
+    epoch: str
     folder: Path = Path()
     commit: str = ""
     missing: str = ""
@@ -53,6 +54,8 @@ class TemplateCache:
     def hold(self, source: str, settings: Settings) -> Fetched:
         """The source's tree, held. Raises `Missing` for what the source doesn't have."""
         kept = self._fetched.get(source)
+        if kept and kept.epoch != settings.build_epoch:
+            kept = None
         if not kept or time.monotonic() - kept.at > settings.template_max_age:
             kept = self._refreshed(source, kept, settings)
         if kept.missing:
@@ -82,9 +85,9 @@ class TemplateCache:
             folder = self.root / hashlib.sha256(url.encode()).hexdigest()[:16] / commit
             if not folder.exists():
                 self._fetch(client, commit, folder, settings)
-            found = Fetched(time.monotonic(), folder, commit)
+            found = Fetched(time.monotonic(), settings.build_epoch, folder, commit)
         except Missing as error:  # remembered too: nobody makes us look for it with every push
-            found = Fetched(time.monotonic(), missing=error.message)
+            found = Fetched(time.monotonic(), settings.build_epoch, missing=error.message)
         except CloudError as error:
             if not kept or kept.missing:
                 raise

@@ -42,7 +42,7 @@ class SignedTar:
 
 @dataclass
 class Digest:
-    """SHA-256 over all that decides what is built: paths, kinds, modes, contents and build args.
+    """SHA-256 over all that decides what is built: paths, kinds, modes, contents, build args and epoch.
 
     git-tar computes it of what it sends and of-builder of what it got: the same rows, in any order.
     """
@@ -59,11 +59,13 @@ class Digest:
     def link(self, path: str, target: str) -> None:
         self.rows.append(msgspec.json.encode((path, "link", 0, target)))
 
-    def hex(self, build_args: Mapping[str, str], platforms: Sequence[str] = ()) -> str:
-        """The digest; platforms count only where a client names some."""
+    def hex(self, build_args: Mapping[str, str], platforms: Sequence[str] = (), epoch: str = "") -> str:
+        """The digest; platforms and the epoch count only where there are some."""
         whole = hashlib.sha256(msgspec.json.encode(sorted(build_args.items())))
         if platforms:
             whole.update(b"\n" + msgspec.json.encode(sorted(platforms)))
+        if epoch:
+            whole.update(b"\n" + msgspec.json.encode({"epoch": epoch}))
         for row in sorted(self.rows):
             whole.update(b"\n" + row)
         return whole.hexdigest()
@@ -117,7 +119,7 @@ def write_tar(
             for name in sorted(context.entries):
                 _add_entry(tar, name, context.entries[name], digest)
                 tar.getmembers().clear()  # tarfile keeps each entry, for readers that we have none of
-            hex_digest = digest.hex(config.build_args)
+            hex_digest = digest.hex(config.build_args, epoch=config.epoch)
             if describe:
                 _add_bytes(tar, CLOUD_ENTRY, describe(hex_digest))
             _add_bytes(tar, CONFIG_ENTRY, config.json())
@@ -128,13 +130,18 @@ def write_tar(
 
 @dataclass(frozen=True)
 class BuildConfig:
-    """`com.openfaas.docker.config`: the image to build (with its tag) and its build args."""
+    """`com.openfaas.docker.config`: the image to build (with its tag) and its build args.
+
+    `epoch` is ours, and left out where there is none: nothing that was built in another one is used again.
+    """
 
     image: str
     build_args: Mapping[str, str] = field(default_factory=dict)
+    epoch: str = ""
 
     def json(self) -> bytes:
-        return msgspec.json.encode({"image": self.image, "buildArgs": dict(self.build_args)})
+        epoch = {"epoch": self.epoch} if self.epoch else {}
+        return msgspec.json.encode({"image": self.image, "buildArgs": dict(self.build_args), **epoch})
 
 
 def read_entry(body: BinaryIO, name: str) -> bytes | None:

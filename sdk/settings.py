@@ -89,6 +89,11 @@ class Settings:
     )
     delete_limit: int = setting(10, "more functions are not deleted at once without the operator's word")
     build_args: Mapping[str, str] = setting({}, "build args added to every build, `NAME=value` comma list")
+    build_epoch: str = setting(
+        "",
+        "any text, say a date; once it is another, every function is built anew, with the templates, base "
+        "images and packages of that time",
+    )
     allowed_build_args: tuple[str, ...] = setting(
         ("*",), "build args that an author may set; `*` for any text"
     )

@@ -1,4 +1,7 @@
-"""Base images: none may hold ONBUILD instructions, which would run in a build that does not show them."""
+"""Base images: which of two that have one name is taken, and that it holds no ONBUILD instructions.
+
+Those would run in a build that does not show them.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,8 @@ from .buildkit import BuildKit
 
 _SECONDS = 10
 _KEPT_SECONDS, _MISSED_SECONDS = 600, 60
+# On images that were made on this machine, as by `python -m local up`: no registry has them.
+MADE_HERE = "openfaas-cloud.local"
 # Official images are for some ten, each with an attestation.
 PLATFORMS = 60
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -29,10 +34,22 @@ class Bases:
 
     def __init__(self, buildkit: BuildKit) -> None:
         self._buildkit = buildkit
-        self._seen: cachetools.TTLCache[str, list[str]] = cachetools.TTLCache(1000, _KEPT_SECONDS)
+        self._seen: cachetools.TTLCache[tuple[str, bool], list[str]] = cachetools.TTLCache(
+            1000, _KEPT_SECONDS
+        )
         self._missed: cachetools.TTLCache[str, bool] = cachetools.TTLCache(1000, _MISSED_SECONDS)
 
-    async def check(self, images: Sequence[str], environment: Mapping[str, str]) -> None:
+    async def are_pulled(self, images: Sequence[str], epoch: str) -> bool:
+        """Whether a build has to take them as the registries have them now, whatever is in a store.
+
+        In an epoch it has, so that one that has moved is noticed, unless one of them was made here.
+        """
+        if not epoch or self._buildkit.settings.buildkit_url:
+            return bool(epoch)
+        found = [await asyncio.to_thread(_in_engine, image) for image in images]
+        return not any(MADE_HERE in _labels(image) for image in found)
+
+    async def check(self, images: Sequence[str], environment: Mapping[str, str], *, pulled: bool) -> None:
         """Raise `Refused` for an image with ONBUILD.
 
         One that can't be looked at is BuildKit's to complain of, unless strangers' code is built: it may be
@@ -42,7 +59,7 @@ class Bases:
             if image in self._missed:
                 continue  # each build would wait for it again
             try:
-                found = await self._onbuild(image, environment)
+                found = await self._onbuild(image, environment, pulled=pulled)
             except Unavailable:
                 if self._buildkit.settings.untrusted_builds:
                     raise
@@ -53,15 +70,15 @@ class Bases:
                     f"the base image {image} has ONBUILD instructions ({found[0][:80]}): use another"
                 )
 
-    async def _onbuild(self, image: str, environment: Mapping[str, str]) -> list[str]:
-        found = self._seen.get(image)  # once: a moment later it may be forgotten
+    async def _onbuild(self, image: str, environment: Mapping[str, str], *, pulled: bool) -> list[str]:
+        found = self._seen.get((image, pulled))  # once: a moment later it may be forgotten
         if found is None:
             config = None
-            if not self._buildkit.settings.buildkit_url:
+            if not (pulled or self._buildkit.settings.buildkit_url):
                 # The engine's own BuildKit prefers what is in the engine's store.
                 config = await asyncio.to_thread(_in_engine, image)
             found = _instructions(config or await self._in_registry(image, environment))
-            self._seen[image] = found
+            self._seen[(image, pulled)] = found
         return found
 
     async def _in_registry(self, image: str, environment: Mapping[str, str]) -> object:
@@ -99,6 +116,11 @@ def _in_engine(image: str) -> object | None:
             return dict(client.api.inspect_image(image))
     except (docker.errors.DockerException, OSError):
         return None
+
+
+def _labels(image: object) -> Mapping[str, object]:
+    config = image.get("Config") if isinstance(image, Mapping) else None
+    return (config.get("Labels") or {}) if isinstance(config, Mapping) else {}
 
 
 def _instructions(config: object) -> list[str]:

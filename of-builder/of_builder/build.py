@@ -30,16 +30,17 @@ _LINE_BYTES = 48 * 1024
 
 
 async def build(
-    job: Job, work: Path, environment: Mapping[str, str], buildkit: BuildKit
+    job: Job, work: Path, environment: Mapping[str, str], buildkit: BuildKit, *, pull: bool = False
 ) -> AsyncGenerator[Line, None]:
     """Build and push `job`; the last line has status `success` or `failed`.
 
+    `pull`: its base images are what the registries have now, whatever is in the engine's store.
     Cancelling the iteration stops buildx, and with it the solve.
     """
     settings, image = buildkit.settings, str(job.image)
     progress = Progress(lambda line: redact(line, job.secrets.values()))
     metadata = work / "metadata.json"
-    process = await buildkit.start(*command(job, metadata, buildkit), extra=environment)
+    process = await buildkit.start(*command(job, metadata, buildkit, pull=pull), extra=environment)
     try:
         async for lines in _output(process, progress, settings.build_timeout):
             for log in _chunks(lines):
@@ -73,7 +74,7 @@ def prepare(work: Path, allowed: Allowed, buildkit: BuildKit, secrets: Mapping[s
     return {**environment, **{_secret_variable(at): text for at, text in enumerate(secrets.values())}}
 
 
-def command(job: Job, metadata: Path, buildkit: BuildKit) -> Sequence[str]:
+def command(job: Job, metadata: Path, buildkit: BuildKit, *, pull: bool = False) -> Sequence[str]:
     """The argument list of buildx."""
     repository = job.image.repository
     created = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -82,6 +83,7 @@ def command(job: Job, metadata: Path, buildkit: BuildKit) -> Sequence[str]:
         "build",
         *buildkit.chosen,
         *_output_options(job, buildkit),
+        *(["--pull"] if pull else []),
         "--provenance=false",
         "--progress=rawjson",
         f"--metadata-file={metadata}",
@@ -121,12 +123,14 @@ def _fences(job: Job, buildkit: BuildKit) -> Sequence[str]:
     """What keeps owners apart, and a step within its limits.
 
     A step's cache key holds the names of its extra hosts: with a host of the owner's own, no owner's step is
-    ever answered from what another's left behind, say with a secret that is in no key.
+    ever answered from what another's left behind, say with a secret that is in no key; nor, in a new epoch,
+    from what was installed in an older one.
     """
     settings = buildkit.settings
     parent = [f"--cgroup-parent={settings.cgroup_parent}"] if settings.cgroup_parent else []
+    epoch = f".epoch-{_letters(job.config.epoch)}" if job.config.epoch else ""
     return [
-        f"--add-host=owner-{_owner(job)}.invalid:127.0.0.1",
+        f"--add-host=owner-{_owner(job)}{epoch}.invalid:127.0.0.1",
         f"--ulimit=fsize={settings.file_limit_mb * 1024**2}",
         *parent,
     ]
@@ -151,7 +155,11 @@ def _build_args(job: Job, buildkit: BuildKit) -> Sequence[tuple[str, str]]:
 
 def _owner(job: Job) -> str:
     """The owner in letters that fit anywhere, and that no path of another's can be like."""
-    return hashlib.sha256(job.owner.encode()).hexdigest()[:16]
+    return _letters(job.owner)
+
+
+def _letters(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def _secret_variable(at: int) -> str:

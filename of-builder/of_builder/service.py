@@ -163,8 +163,9 @@ class Service:
                 log.info("building %s", image)
                 began = time.monotonic()
                 environment = prepare(work, allowed, self.buildkit, job.secrets)
-                await self.bases.check(sorted(bases), environment)
-                async with aclosing(build(job, work, environment, self.buildkit)) as lines:
+                pulled = await self.bases.are_pulled(sorted(bases), job.config.epoch)
+                await self.bases.check(sorted(bases), environment, pulled=pulled)
+                async with aclosing(build(job, work, environment, self.buildkit, pull=pulled)) as lines:
                     async for last in lines:
                         said.add(last.log)
                         yield last

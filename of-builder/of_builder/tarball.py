@@ -49,13 +49,14 @@ _THEIRS = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.
 
 @dataclass(frozen=True)
 class Config:
-    """`com.openfaas.docker.config`; the original cloud said `ref` for `image`."""
+    """`com.openfaas.docker.config`; the original cloud said `ref` for `image`, and `epoch` is ours."""
 
     image: str = ""
     ref: str = ""
     build_args: dict[str, str] = field(default_factory=dict)
     platforms: list[str] = field(default_factory=list)
     skip_push: bool = False
+    epoch: str = ""
 
     @property
     def reference(self) -> Reference:
@@ -156,7 +157,7 @@ def unpack(tar_file: Path, folder: Path, key: sealed.Key, *, entries_limit: int,
     dockerfile = context / "Dockerfile"
     if dockerfile.is_symlink() or not dockerfile.is_file():
         raise Malformed("the context has no Dockerfile")
-    whole = digest.hex(config.build_args, config.platforms)
+    whole = digest.hex(config.build_args, config.platforms, config.epoch)
     return Job(context, config, whole, secrets, origin)
 
 

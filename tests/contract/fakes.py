@@ -259,7 +259,7 @@ class FakeBuilder(Server):
         if self.overtaken[below].wait(self.lasts(image)):
             ended = {"status": "failed", "error": "a newer commit was pushed", "code": "superseded"}
             return 200, json.dumps(ended).encode() + b"\n"
-        context = digest.hex(config["buildArgs"])
+        context = digest.hex(config["buildArgs"], epoch=config.get("epoch", ""))
         found = f"sha256:{hashlib.sha256(image.encode() + context.encode()).hexdigest()}"
         self.images[image] = self.images[f"{repository}:ctx-{context}"] = found
         self.built.append(image)

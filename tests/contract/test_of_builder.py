@@ -26,7 +26,9 @@ from aiohttp import web
 from aiohttp.test_utils import BaseTestServer, TestClient, TestServer
 from yarl import URL
 
+from local.engine import LABEL
 from of_builder import server, service, tarball
+from of_builder.bases import MADE_HERE
 from of_builder.build import build
 from of_builder.buildkit import BuildKit
 from of_builder.server import Server
@@ -821,6 +823,50 @@ def test_a_base_image_with_onbuild_is_refused(settings: Settings, buildx: Buildx
         assert (answer.status, "ONBUILD instructions (RUN evil)" in await answer.text()) == (403, True)
 
     run(replace(settings, buildkit_url="tcp://of-buildkit:1234"), test)
+
+
+@pytest.mark.parametrize(
+    ("labels", "buildkit_url", "epoch", "pulls"),
+    [
+        ({}, "", "", False),
+        ({}, "", "2026-11", True),
+        ({LABEL: "1"}, "", "2026-11", False),
+        ({LABEL: "1"}, "tcp://of-buildkit:1234", "2026-11", True),
+    ],
+    ids=["no epoch", "an epoch", "made on this machine", "standalone"],
+)
+def test_in_an_epoch_bases_are_pulled_and_no_older_step_is_used_again(
+    labels: dict[str, str],
+    buildkit_url: str,
+    epoch: str,
+    pulls: bool,
+    settings: Settings,
+    buildx: Buildx,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    in_engine = {"Config": {"Labels": labels, "OnBuild": None}}
+    monkeypatch.setattr("of_builder.bases._in_engine", lambda image: in_engine)
+    images = {"python:3": {"config": {"digest": "sha256:" + "c" * 64}}}
+    images[f"docker.io/library/python@sha256:{'c' * 64}"] = {}
+    (buildx.folder / "images").write_text(json.dumps(images))
+    config = {"image": f"{IMAGE}:sha", **({"epoch": epoch} if epoch else {})}
+    body = made(("context/Dockerfile", b"FROM python:3\n"), config=json.dumps(config).encode())
+
+    async def test(client: Client) -> None:
+        last = lines_of(await (await client.post("/build", **signed(body, **NDJSON))).text())[-1]
+        assert last["status"] == "success"
+
+    run(replace(settings, buildkit_url=buildkit_url), test)
+    [argv] = [call for call in buildx.calls if call[0] == "build"]
+    assert ("--pull" in argv) == pulls
+    [host] = [word for word in argv if word.startswith("--add-host=")]
+    assert (".epoch-" in host) == bool(epoch)
+    looked = [call[-1] for call in buildx.calls if call[0] == "imagetools"]
+    assert bool(looked) == pulls, "ONBUILD is looked for in what is taken"
+
+
+def test_a_base_image_that_was_made_here_says_so() -> None:
+    assert LABEL == MADE_HERE
 
 
 def test_build_secrets_reach_buildkit_and_nothing_else(
