@@ -2,8 +2,9 @@
 
 A deploy starts a new generation beside the one that serves. Calls go to the new one once it answers
 its readiness path; the old one stays until the new one has lived through its probation, and takes
-the calls back if it does not. What was being done when the gateway stopped is resumed from the
-labels of the services.
+the calls back if it does not. Half of it is enough to be told as available: whoever waits for that
+waits no longer than it takes to see one that dies after half a second. What was being done when the
+gateway stopped is resumed from the labels of the services.
 """
 
 from __future__ import annotations
@@ -32,8 +33,11 @@ from .whole import whole
 PORT = 8080
 READY_PATHS = ("/_/ready", "/_/health")
 DEATHS = 2  # exits before a new version is given up: one may be bad luck
-_PROBE_SECONDS = 0.1
-_PROBE_TIMEOUT = aiohttp.ClientTimeout(total=2)
+_LOOK_SECONDS = 0.1  # between two looks at the engine
+_PROBE_SECONDS = 0.03  # between two questions to a task, which cost much less
+_PROBE_TIMEOUT = aiohttp.ClientTimeout(total=2, sock_connect=0.5)
+# What a replica is: ready for calls, there but not ready for them, or not to be connected to.
+_READY, _BUSY, _ABSENT = "ready", "busy", "absent"
 _ENGINE_SECONDS = 1  # before an engine that refused is asked again
 
 log = logging.getLogger("gateway.functions")
@@ -224,6 +228,7 @@ class Functions:
 
     async def _restore(self, function: Function, proven: Generation, deployment: Deployment) -> None:
         """Deploy what runs already: only its labels and annotations change."""
+        function.wanted.is_told = False
         await self._give_way(function)
         function.wanted = proven
         proven.deployment = deployment
@@ -232,6 +237,8 @@ class Functions:
     async def _give_way(self, function: Function) -> None:
         """The wanted version is replaced before it was proven."""
         await _cancelled(function.rollout)
+        if function.wanted.is_told and function.wanted is not function.proven:
+            self._prove(function)  # nobody is shown the one before it again
         if function.wanted.is_ready and not function.proven:
             function.proven = function.wanted  # better than nothing, until the next one is ready
         if function.wanted is not function.proven:
@@ -240,24 +247,31 @@ class Functions:
 
     async def _roll_out(self, function: Function) -> None:
         """Prove the wanted version; if it fails, the proven one goes on serving."""
-        candidate, before = function.wanted, function.proven
+        candidate = function.wanted
         try:
             deaths = await self._until_ready(candidate)
             candidate.is_ready = True
             await self._through_probation(candidate, deaths)
         except _GivenUp as failure:
-            candidate.is_ready = False
+            candidate.is_ready = candidate.is_told = False
             candidate.state, candidate.failure = FAILED, str(failure)
             log.warning("%s: generation %d failed: %s", candidate.function, candidate.number, failure)
             await _insist(partial(self._swarm.mark, replicas=0), candidate)
             return
+        self._prove(function)
+
+    def _prove(self, function: Function) -> None:
+        """The wanted version has been proven: the one before it goes, once that is written down."""
+        candidate, before = function.wanted, function.proven
         candidate.state, function.proven = LIVE, candidate
         log.info("%s: generation %d is live", candidate.function, candidate.number)
-        try:
+
+        async def write_down() -> None:
             await _insist(self._swarm.mark, candidate)
-        finally:
             if before:
-                self._spawn(self._retire(before))
+                await self._retire(before)
+
+        self._spawn(write_down())
 
     async def _until_ready(self, candidate: Generation) -> int:
         """Wait until all replicas answer; how many deaths that took."""
@@ -267,19 +281,28 @@ class Functions:
         while time.monotonic() < end:
             tasks = await self._tasks(candidate)
             _check_deaths(tasks, DEATHS)
-            running = [task for task in tasks if task.running and task.address]
-            answers = [await self._answers(candidate, task) for task in running]
-            if all(answers) and len(answers) >= candidate.deployment.replicas:
-                return sum(task.died for task in tasks)
-            await asyncio.sleep(_PROBE_SECONDS)
+            look = time.monotonic() + _LOOK_SECONDS
+            while time.monotonic() < look:
+                if set(await self._answers(candidate, tasks)) == {_READY}:
+                    return sum(task.died for task in tasks)
+                await asyncio.sleep(_PROBE_SECONDS)
         raise _GivenUp(f"it was not ready within {self._settings.ready_timeout:g} s")
 
     async def _through_probation(self, candidate: Generation, deaths: int) -> None:
-        """Watch the candidate for a while; Swarm goes on to report the `deaths` that are known already."""
-        end = time.monotonic() + self._settings.probation
-        while time.monotonic() < end:
-            _check_deaths(await self._tasks(candidate), deaths + 1)
-            await asyncio.sleep(_PROBE_SECONDS)
+        """Watch the candidate for a while; Swarm goes on to report the `deaths` that are known already.
+
+        Half way, what can still be connected to is told as available: Swarm is late to say what has died, and
+        one that is busy with its first calls may be late to answer.
+        """
+        began = time.monotonic()
+        while (lived := time.monotonic() - began) < self._settings.probation or not candidate.is_told:
+            if lived > self._settings.probation + self._settings.ready_timeout:
+                raise _GivenUp("it can't be reached any more")
+            tasks = await self._tasks(candidate)
+            _check_deaths(tasks, deaths + 1)
+            if not candidate.is_told and lived >= self._settings.probation / 2:
+                candidate.is_told = _ABSENT not in await self._answers(candidate, tasks)
+            await asyncio.sleep(_LOOK_SECONDS)
 
     async def _tasks(self, generation: Generation) -> list[Task]:
         try:
@@ -289,7 +312,13 @@ class Functions:
             return []
         return tasks.get(generation.service_id, [])
 
-    async def _answers(self, candidate: Generation, task: Task) -> bool:
+    async def _answers(self, candidate: Generation, tasks: list[Task]) -> list[str]:
+        """What each of its replicas is: those that do not run yet are absent."""
+        running = [task for task in tasks if task.running and task.address]
+        missing = candidate.deployment.replicas - len(running)
+        return [_ABSENT] * missing or [await self._answer(candidate, task) for task in running]
+
+    async def _answer(self, candidate: Generation, task: Task) -> str:
         """Whether the task is ready; one without a readiness path is ready when it listens.
 
         The path is the author's, and the gateway reaches more than authors do: it is only ever a path.
@@ -301,10 +330,14 @@ class Functions:
             try:
                 async with self._http.get(url, timeout=_PROBE_TIMEOUT, allow_redirects=False) as response:
                     if response.status not in (404, 405):
-                        return response.status < 300
-            except (aiohttp.ClientError, asyncio.TimeoutError, OSError):
-                return False
-        return not candidate.deployment.health_path
+                        return _READY if response.status < 300 else _BUSY
+            except aiohttp.ConnectionTimeoutError:
+                return _ABSENT
+            except asyncio.TimeoutError:
+                return _BUSY
+            except (aiohttp.ClientError, OSError):
+                return _ABSENT
+        return _BUSY if candidate.deployment.health_path else _READY
 
     async def _retire(self, old: Generation) -> None:
         """Let the old generation finish its calls, then remove it; its label says so to the next gateway."""
@@ -312,13 +345,14 @@ class Functions:
         old.state = RETIRED
         await _insist(self._swarm.mark, old)
         while old.in_flight and time.monotonic() < deadline:
-            await asyncio.sleep(_PROBE_SECONDS)
+            await asyncio.sleep(_LOOK_SECONDS)
         await _insist(self._swarm.remove, old)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(_logged(work))
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+        task.add_done_callback(lambda _: work.close())  # one that was ended before it began
         return task
 
 
@@ -335,7 +369,7 @@ def _check_deaths(tasks: list[Task], limit: int) -> None:
 
 
 def _status(function: Function, tasks: list[Task]) -> Mapping[str, Any]:
-    """FunctionStatus of the wanted generation; replicas are available once it is proven."""
+    """FunctionStatus of the wanted generation; replicas are available once it has lived for a while."""
     wanted = function.wanted
     rows: dict[str, Any] = msgspec.to_builtins(wanted.deployment)
     rows["name"] = rows.pop("service")
@@ -346,10 +380,14 @@ def _status(function: Function, tasks: list[Task]) -> Mapping[str, Any]:
         "labels": rows.get("labels") or {},
         "annotations": rows.get("annotations") or {},
         "replicas": wanted.deployment.replicas,
-        **({"availableReplicas": running} if running and wanted.state == LIVE else {}),
+        **({"availableReplicas": running} if running and _is_available(wanted) else {}),
         **({"failure": wanted.failure} if wanted.state == FAILED else {}),
         "createdAt": wanted.created_at,
     }
+
+
+def _is_available(generation: Generation) -> bool:
+    return generation.is_told or generation.state == LIVE
 
 
 def _seconds(text: str) -> float:

@@ -27,7 +27,10 @@ class Settings:
     body_patience: Seconds = setting(Seconds(30), "a caller that sends nothing for so long is given up")
     connect_patience: Seconds = setting(Seconds(5), "how long a function that restarts is waited for")
     ready_timeout: Seconds = setting(Seconds(300), "a new version that is not ready by then has failed")
-    probation: Seconds = setting(Seconds(1.5), "a new version must live this long to replace the old")
+    probation: Seconds = setting(
+        Seconds(1.5),
+        "a new version must live this long to replace the old, and half of it to be told as available",
+    )
     drain_timeout: Seconds = setting(Seconds(16 * 60), "longest that an old version finishes its calls")
     memory_limit: str = setting("256Mi", "memory limit of a function that names none")
     pids_limit: int = setting(256, "most processes and threads of a function")

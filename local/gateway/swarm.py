@@ -39,7 +39,8 @@ _ENDED = frozenset({"failed", "rejected", "complete", "shutdown", "remove", "orp
 class Generation:
     """One version of a function and its service; compared by identity.
 
-    `is_ready`: it answered its readiness path. `in_flight` counts the calls that it works on.
+    `is_ready`: it answered its readiness path. `is_told`: the status says so. `in_flight` counts the calls
+    that it works on.
     """
 
     service_id: str
@@ -51,6 +52,7 @@ class Generation:
     failure: str = ""
     created_at: str = ""
     is_ready: bool = False
+    is_told: bool = False
     in_flight: int = 0
 
 

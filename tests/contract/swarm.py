@@ -24,11 +24,15 @@ from .fakes import Answer, Server
 
 @dataclass
 class Behaviour:
-    """How the tasks of an image behave; `early_exits` of them lie behind the one that runs."""
+    """How the tasks of an image behave; `early_exits` of them lie behind the one that runs.
+
+    Of a death after `dies_after`, Swarm says nothing for `late`; with it, the task's port is closed at once.
+    """
 
     ready_after: float = 0.0
     early_exits: int = 0
     dies_after: float | None = None
+    late: float = 0.0
     rejected: str = ""
     answer: Callable[[web.Request], Awaitable[web.StreamResponse]] | None = None
     ready_paths: Sequence[str] = ("/_/ready",)
@@ -131,7 +135,7 @@ class FakeSwarm:
             return [Task("rejected", behaviour.rejected, None, "", "shutdown")]
         dead = [Task("failed", "task: non-zero exit (1)", 1, "", "shutdown")]
         history = dead * behaviour.early_exits
-        if behaviour.dies_after is not None and age > behaviour.dies_after:
+        if behaviour.dies_after is not None and age > behaviour.dies_after + behaviour.late:
             return dead * (1 + int(age / (behaviour.dies_after + 0.05))) + history
         state = "running" if service.replicas else "shutdown"
         return [Task(state, "", None, service.generation.service, state), *history]
@@ -151,6 +155,10 @@ class FakeSwarm:
             return web.Response(text=service.generation.deployment.image)
 
         app.router.add_route("*", "/{path:.*}", handle)
+        if service.behaviour.late and service.behaviour.dies_after is not None:
+            asyncio.get_running_loop().call_later(
+                service.behaviour.dies_after, lambda: asyncio.ensure_future(self._stop(service))
+            )
         service.server = TestServer(app)
         await service.server.start_server(
             shutdown_timeout=0.1, auto_decompress=False

@@ -195,9 +195,16 @@ def test_a_version_that_dies_never_takes_the_old_one_down(
     run(settings, test)
 
 
-def test_a_version_is_not_available_before_its_probation_is_over(settings: Settings) -> None:
+@pytest.mark.parametrize(
+    "behaviour",
+    [Behaviour(dies_after=0.1), Behaviour(dies_after=0.1, late=1)],
+    ids=["Swarm says so", "Swarm is late to say so"],
+)
+def test_a_version_that_dies_early_is_never_told_as_available(
+    behaviour: Behaviour, settings: Settings
+) -> None:
     async def test(client: Client, swarm: FakeSwarm) -> None:
-        swarm.behaviours[V1] = Behaviour(dies_after=0.25)
+        swarm.behaviours[V1] = behaviour
         await client.post("/system/functions", json=spec(V1))
         seen: list[int] = []
 
@@ -210,6 +217,66 @@ def test_a_version_is_not_available_before_its_probation_is_over(settings: Setti
         assert set(seen) == {0}
 
     run(settings, test)
+
+
+def test_one_that_is_busy_with_calls_is_told_as_available(settings: Settings) -> None:
+    busy: list[bool] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        if busy:
+            await asyncio.sleep(30)
+        busy.append(True)
+        return web.Response()
+
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        swarm.behaviours[V1] = Behaviour(answer=answer, ready_paths=())
+        await client.post(
+            "/system/functions", json=spec(V1, annotations={"com.openfaas.health.http.path": "/up"})
+        )
+        await until(lambda: status_has(client, "availableReplicas"))
+
+    run(settings, test)
+
+
+def test_the_old_version_stays_behind_the_new_one_for_a_while(settings: Settings) -> None:
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        await deployed(client)
+        await deployed(client, V2)
+        assert await text_of(client) == (200, V2)
+        swarm.of(V2).behaviour.dies_after = 0
+        assert "exit (1)" in await failure(client)
+        assert await text_of(client) == (200, V1)
+        assert (await status_has(client, "availableReplicas"), swarm.removed) == (False, [])
+
+    run(replace(settings, probation=Seconds(3)), test)
+
+
+def test_what_was_told_as_available_gives_way_to_newer_versions_alone(settings: Settings) -> None:
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        await deployed(client)
+        await deployed(client, V2)
+        swarm.behaviours[V3] = Behaviour(ready_after=0.2, dies_after=0.3)
+        await client.put("/system/functions", json=spec(V3))
+        while "failure" not in await status(client):
+            assert (await text_of(client))[1] != V1
+        assert await text_of(client) == (200, V2)
+        await until(lambda: asyncio.sleep(0, swarm.removed == [V1]))
+        assert swarm.of(V2).generation.state == LIVE
+
+    run(replace(settings, probation=Seconds(1)), test)
+
+
+def test_the_old_version_can_be_had_back_at_once(settings: Settings) -> None:
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        await deployed(client)
+        await deployed(client, V2)
+        await client.put("/system/functions", json=spec(V1))
+        assert await status_has(client, "availableReplicas")
+        assert (await text_of(client), swarm.created) == ((200, V1), [V1, V2])
+        await until(lambda: asyncio.sleep(0, swarm.removed == [V2]))
+        assert await text_of(client) == (200, V1)
+
+    run(replace(settings, probation=Seconds(3)), test)
 
 
 def test_one_early_exit_is_bad_luck(settings: Settings) -> None:
