@@ -80,8 +80,9 @@ class Client:
         """
         options = [part for entry in _CONFIG for part in ("-c", entry)]
         # POSIX counts blocks of 512 bytes. timeout ends git with all that it has started.
-        script = f'ulimit -f {self.limit_mb * 2048} && timeout -k 2 {math.ceil(self.seconds)} "$0" "$@"'
-        script += f" | head -c {most}" if most else ""
+        limited = f'timeout -k 2 {math.ceil(self.seconds)} "$0" "$@"'
+        limited = f"{limited} | head -c {most}" if most else f"exec {limited}"
+        script = f"ulimit -f {self.limit_mb * 2048} && {limited}"
         command = ["sh", "-c", script, "git", *options, *arguments]
         try:
             return str(

@@ -28,6 +28,7 @@ from .setbacks import Resting, Setbacks
 from .template_cache import TemplateCache
 
 SLOTS = Slots()
+SENDING = Slots()
 MIRRORS = Mirrors(Path(tempfile.gettempdir()) / "git-tar-mirrors")
 TEMPLATES = TemplateCache(Path(tempfile.gettempdir()) / "git-tar-templates", MIRRORS)
 TOKENS = github_app.Tokens()
@@ -57,7 +58,7 @@ def deploy(push: Push, settings: Settings, keys: Keys) -> Answer:
     """Make the cluster match the branch."""
     deadline = time.monotonic() + settings.push_timeout
     remote = Remote(push.repository.clone_url)
-    pipeline = Pipeline(push, remote, settings, keys, MIRRORS, TEMPLATES, SETBACKS, CUTS, deadline)
+    pipeline = Pipeline(push, remote, settings, keys, MIRRORS, TEMPLATES, SETBACKS, CUTS, SENDING, deadline)
     try:
         with SLOTS.taken(settings.parallel_long_calls, pipeline.repository, busy=BUSY), disk.checked():
             push, remote = github.located(push, TOKENS, settings)

@@ -27,6 +27,7 @@ from .sdk.settings import Settings
 # A mirror that was fetched into this often is made anew: what old commits left behind goes.
 _WORN_PACKS = 50
 _NEW = "new-"
+_KEPT = "refs/kept/last"
 _LEFT_SECONDS = 3600
 _LISTING_BYTES = 16 * 1024**2
 _SHOWN_FILES = 5
@@ -130,8 +131,8 @@ class Mirrors:
 
 def _take(client: Client, store: Path, sha: str, folder: Path, settings: Settings) -> Checkout:
     where = f"--git-dir={store}"
-    if not _has(client, where, sha):
-        refspec = f"+{sha}:refs/kept/last"
+    if _kept(store) != sha:
+        refspec = f"+{sha}:{_KEPT}"
         client.run(where, "fetch", "--quiet", "--depth=1", "--no-tags", "--", client.remote.url, refspec)
     listing = client.run(where, "ls-tree", "-r", "-l", "-z", sha, most=_LISTING_BYTES)
     files = _listed(listing, client.remote.url)
@@ -158,12 +159,11 @@ def _checked_out(client: Client, tree: Sequence[str], sha: str, index: Path) -> 
         raise
 
 
-def _has(client: Client, where: str, sha: str) -> bool:
-    try:
-        client.run(where, "cat-file", "-e", f"{sha}^{{tree}}")
-    except Unavailable:
-        return False
-    return True
+def _kept(store: Path) -> str:
+    """The commit that was fetched last; no git is run for it, and what git can't read is fetched again."""
+    with suppress(OSError):
+        return (store / _KEPT).read_text().strip()
+    return ""
 
 
 def _listed(text: str, url: str) -> Sequence[File]:

@@ -24,6 +24,7 @@ from .sdk.records import Stage, Subject
 from .sdk.secrets import Keys
 from .sdk.sessions import persistently
 from .sdk.settings import Settings
+from .sdk.slots import Slots
 from .sdk.stack import Function, Stack
 from .setbacks import Setbacks
 from .sources import held
@@ -50,6 +51,7 @@ class Pipeline:
     templates: TemplateCache
     setbacks: Setbacks
     cuts: Cuts
+    sending: Slots
     deadline: float
 
     @property
@@ -196,8 +198,13 @@ class Pipeline:
         gateway = Gateway(self.settings.gateway_url)
 
         def hand_over() -> bytes:
-            watch.check()
-            with tar.path.open("rb") as body:
+            # All pushes here together send no more than it takes: the next one need not ask when it may.
+            waiting = self._seconds(PATIENCE_SECONDS)
+            with (
+                self.sending.taken(self.settings.parallel_long_calls, seconds=waiting),
+                tar.path.open("rb") as body,
+            ):
+                watch.check()
                 return gateway.invoke("buildshiprun", body, headers, max(1, self._seconds(SHIP_SECONDS)))
 
         if time.monotonic() > self.deadline:

@@ -114,7 +114,9 @@ class Settings:
     context_files_limit: int = setting(20_000, "most files in one function's build context")
     parallel_functions: int = setting(3, "functions of one push that are shipped at once")
     parallel_long_calls: int = setting(
-        3, "long calls that one replica works on at once; one less than the template's threads"
+        3,
+        "long calls that one replica works on at once, and contexts that git-tar sends at once; one less "
+        "than the template's threads",
     )
     converge_rounds: int = setting(5, "how often a push follows a moving branch before it is queued again")
     push_timeout: Seconds = setting(

@@ -15,33 +15,39 @@ from .errors import Busy
 
 class Slots:
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._taken = 0
         self._keys: set[Hashable] = set()
 
     @contextmanager
-    def taken(self, limit: int, key: Hashable = None, *, busy: str = "") -> Iterator[None]:
-        """Hold one of `limit` slots, and `key` alone; `busy` is said when the key is held."""
+    def taken(
+        self, limit: int, key: Hashable = None, *, busy: str = "", seconds: float = 0
+    ) -> Iterator[None]:
+        """Hold one of `limit` slots, and `key` alone; `busy` is said when the key is held.
+
+        It waits up to `seconds` for a slot, and never for a key.
+        """
         with self.held(key, busy=busy):
-            with self._lock:
-                if self._taken >= limit:
+            with self._changed:
+                if not self._changed.wait_for(lambda: self._taken < limit, max(0, seconds)):
                     raise Busy(f"{limit} long calls are being worked on", retry_after=2)
                 self._taken += 1
             try:
                 yield
             finally:
-                with self._lock:
+                with self._changed:
                     self._taken -= 1
+                    self._changed.notify_all()
 
     @contextmanager
     def held(self, key: Hashable, *, busy: str = "") -> Iterator[None]:
         """Hold `key` alone, for a part of a call that has its slot; None is nobody's."""
-        with self._lock:
+        with self._changed:
             if key is not None and key in self._keys:
                 raise Busy(busy, retry_after=2)
             self._keys.add(key)
         try:
             yield
         finally:
-            with self._lock:
+            with self._changed:
                 self._keys.discard(key)

@@ -80,3 +80,23 @@ def test_threads_never_hold_more_than_there_are() -> None:
     for thread in threads:
         thread.join()
     assert 1 <= most <= 3
+
+
+def test_a_slot_can_be_waited_for() -> None:
+    slots, order = Slots(), list[str]()
+    waits = threading.Event()
+
+    def second() -> None:
+        waits.set()
+        with slots.taken(1, seconds=30):
+            order.append("second")
+
+    thread = threading.Thread(target=second)
+    with slots.taken(1):
+        thread.start()
+        waits.wait()
+        order.append("first")
+        with pytest.raises(Unavailable), slots.taken(1, seconds=0.01):
+            pass
+    thread.join()
+    assert order == ["first", "second"]
