@@ -109,12 +109,12 @@ class Ship:
             raise Superseded(f"{spec['service']}: it was changed while this version was built")
         previous = deployment.last_ready(now, spec)
         whole = deployment.complete(spec, image, uuid.uuid4().hex, previous)
-        nonce, wrong = self._proven(whole, self._put(whole, now))
+        shown, wrong = self._proven(whole, self._put(whole, now))
         if wrong:
             try:
                 log += self._last_lines(spec["service"], started)
             finally:
-                self._roll_back(spec["service"], nonce, previous)
+                self._roll_back(spec["service"], deployment.nonce_of(shown), previous)
             if now and previous is None:
                 wrong += "; it stays: no ready version before it is kept whole"
             raise Failed(wrong)
@@ -127,8 +127,8 @@ class Ship:
             current = self.gateway.get(current.name)
         return current
 
-    def _put(self, spec: Spec, before: Status | None) -> str:
-        """Deploy, and believe no answer but a GET that shows our nonce, or a twin's: the nonce that it shows.
+    def _put(self, spec: Spec, before: Status | None) -> Status:
+        """Deploy, and believe no answer but a GET that shows our nonce, or a twin's; what it shows.
 
         Where there was no function one is created, never updated: it would be somebody else's by now.
         """
@@ -143,38 +143,39 @@ class Ship:
                 time.sleep(POLL_SECONDS * 4 * (attempt + 1))  # before the look: what follows it is at once
             status = self.gateway.get(service)
             found = deployment.nonce_of(status)
-            if found == nonce:
-                return nonce
+            if status and found == nonce:
+                return status
             if found not in ("", deployment.nonce_of(before)):
                 return self._twin(status, spec)
             if not isinstance(error, (Unavailable, Upstream)):
                 break
         raise error
 
-    def _proven(self, spec: Spec, nonce: str) -> tuple[str, str]:
-        """Wait until the version is ready: the nonce that it has by then, and what is wrong with it."""
+    def _proven(self, spec: Spec, shown: Status) -> tuple[Status, str]:
+        """Wait until the version is ready: what is shown of it by then, and what is wrong with it."""
         service, seconds = spec["service"], self.settings.deploy_timeout
         deadline = time.monotonic() + seconds
         while True:
-            status = self.gateway.get(service)
-            if status is None or deployment.nonce_of(status) != nonce:
-                nonce, deadline = self._twin(status, spec), time.monotonic() + seconds
-            if status and status.failure:
-                return nonce, f"{service} does not start: {status.failure}"
-            if status and status.available_replicas:
-                return nonce, ""
+            if shown.failure:
+                return shown, f"{service} does not start: {shown.failure}"
+            if shown.available_replicas:
+                return shown, ""
             if time.monotonic() > deadline:
-                return nonce, f"{service} was not ready within {seconds:g} s"
+                return shown, f"{service} was not ready within {seconds:g} s"
             time.sleep(POLL_SECONDS)
+            status = self.gateway.get(service)
+            if status is None or not deployment.is_same(status, shown):
+                status, deadline = self._twin(status, spec), time.monotonic() + seconds
+            shown = status
 
-    def _twin(self, status: Status | None, spec: Spec) -> str:
-        """The nonce of what is there in the place of `spec`, if that is the same version by another attempt.
+    def _twin(self, status: Status | None, spec: Spec) -> Status:
+        """What is there in the place of `spec`, if that is the same version by another attempt.
 
         It is waited for as if it were ours: two attempts that gave way to each other would never end.
         """
         if status is None or not deployment.is_twin(status, spec):
             raise Superseded(f"{spec['service']}: another version was deployed at the same time")
-        return deployment.nonce_of(status)
+        return status
 
     def _last_lines(self, service: str, since: str) -> list[str]:
         try:

@@ -82,6 +82,15 @@ def test_what_was_removed_and_comes_back_is_not_built_again(cloud: Cloud) -> Non
     assert changed(cloud, cloud.origin.commit({"stack.yml": stack("one", "two")})) == (0, 1)
 
 
+def test_a_deploy_asks_the_gateway_no_more_than_it_has_to(cloud: Cloud) -> None:
+    """Whose is it; is it still, after the build; does it show what was sent, and is that ready."""
+    cloud.push(cloud.origin.commit(files("one")))
+    cloud.gateway.calls.clear()
+    cloud.push(cloud.origin.commit({"one/handler.py": f"{HANDLER}# 2\n"}))
+    asked = [call[0] for call in cloud.gateway.calls if call[1].startswith("/system/function")]
+    assert asked == ["GET", "GET", "PUT", "GET", "GET"], "the last one is garbage-collect's list"
+
+
 @pytest.mark.parametrize(
     "rows",
     [
