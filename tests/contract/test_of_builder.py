@@ -61,7 +61,9 @@ BUILDX = """\
 #!/usr/bin/env python3
 import json, os, signal, sys, time
 folder = {folder!r}
-open(f"{{folder}}/argv-{{os.getpid()}}", "w").write(json.dumps(sys.argv[1:]))
+with open(f"{{folder}}/new-{{os.getpid()}}", "w") as told:
+    told.write(json.dumps(sys.argv[1:]))
+os.rename(told.name, f"{{folder}}/argv-{{os.getpid()}}")  # so that a reader finds all of it
 behaviour = open(f"{{folder}}/behaviour").read()
 kept = os.environ["BUILDX_CONFIG"]
 instance = kept + "/of-buildkit"
