@@ -184,9 +184,11 @@ def rounds(seed: int, number: int, known: Sequence[Repo]) -> Iterator[Round]:
 
 def _round(number: int, dice: random.Random, decks: Decks, authors: Sequence[Author]) -> Round:
     strict = (number - 1) // SEGMENT % 2 == 0
-    shape = decks.shapes.draw()
+    # A push without an event, and then a verdict: no later event of the repository has mended what is wrong.
+    is_last = strict and number % SEGMENT == 0
+    shape = "unheard" if is_last else decks.shapes.draw()
     author, other = dice.sample(authors, 2)
-    good = [author for author in authors if author.head.is_good]
+    good = [each for each in authors if each.head.is_good]
     if shape == "takeover" and good:
         author = dice.choice(good)
         function = dice.choice(sorted(author.head.functions))
@@ -196,13 +198,15 @@ def _round(number: int, dice: random.Random, decks: Decks, authors: Sequence[Aut
     faults = [_fault(dice, decks, strict) for _ in range(dice.choice((1, 1, 1, 2)))]
     if shape == "overtaken":
         faults.append(Fault("delay", "build", 0, seconds=round(dice.uniform(2, 8), 1)))
-    return Round(number, strict, tuple(_pushes(shape, dice, decks, author, other)), tuple(faults))
+    moved = (author, other) if is_last else (author,)
+    pushes = [push for each in moved for push in _pushes(shape, dice, decks, each, other)]
+    return Round(number, strict, tuple(pushes), tuple(faults))
 
 
 def _pushes(shape: str, dice: random.Random, decks: Decks, author: Author, other: Author) -> Iterator[Push]:
     start = round(dice.uniform(0, 0.5), 2)
     if shape in ("again", "reversed", "unheard", "overtaken"):
-        later = round(start + dice.uniform(0.3, 2.0), 2)
+        later = round(start + dice.uniform(0.3, 4.0 if shape == "unheard" else 2.0), 2)
         first, second = {
             "again": (_delivery(dice, decks), _delivery(dice, decks)),
             "reversed": ((round(later - start + 1.0, 2),), (0.0,)),
