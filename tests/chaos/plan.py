@@ -113,7 +113,7 @@ class Round:
 # whose git-tar is gone: such a one may write late, and only the next pass repairs it. There, the state must
 # be right before any pass.
 _MOVES = {"change": 8, "set": 4, "add": 4, "remove": 3, "revert": 3, "back": 2, "fork": 2}
-_BREAKS = {"": 24, CRASH: 2, MISSING: 1, CLASH: 1, NO_YAML: 1, NO_FUNCTIONS: 1}
+_BREAKS = {"": 24, CRASH: 2, MISSING: 1, CLASH: 2, NO_YAML: 1, NO_FUNCTIONS: 1}
 _SHAPES = {"one": 6, "two": 5, "again": 4, "reversed": 2, "unheard": 2, "overtaken": 2, "takeover": 2}
 _DELIVERIES = {"once": 10, "twice": 3, "late": 2, "dropped": 2}
 _FAULTS: Mapping[tuple[str, str], int] = {
@@ -184,9 +184,9 @@ def rounds(seed: int, number: int, known: Sequence[Repo]) -> Iterator[Round]:
 
 def _round(number: int, dice: random.Random, decks: Decks, authors: Sequence[Author]) -> Round:
     strict = (number - 1) // SEGMENT % 2 == 0
-    # A push without an event, and then a verdict: no later event of the repository has mended what is wrong.
+    # Before the verdict, so that no later event of the repository mends what is wrong.
     is_last = strict and number % SEGMENT == 0
-    shape = "unheard" if is_last else decks.shapes.draw()
+    shape = "missed" if is_last else decks.shapes.draw()
     author, other = dice.sample(authors, 2)
     good = [each for each in authors if each.head.is_good]
     if shape == "takeover" and good:
@@ -195,7 +195,10 @@ def _round(number: int, dice: random.Random, decks: Decks, authors: Sequence[Aut
         push = Push(author.repo, author.breaks(function), "takeover", 0.0, (0.0,))
         slow = Fault("delay", "logs", 0, seconds=3, count=3)  # the rollback comes after the log is read
         return Round(number, strict, (push,), (slow,), Takeover(author.repo, function))
-    faults = [_fault(dice, decks, strict) for _ in range(dice.choice((1, 1, 1, 2)))]
+    if shape == "missed":
+        faults = [Fault("delay", "build", 0, seconds=round(dice.uniform(5, 8), 1), count=2)]
+    else:
+        faults = [_fault(dice, decks, strict) for _ in range(dice.choice((1, 1, 1, 2)))]
     if shape == "overtaken":
         faults.append(Fault("delay", "build", 0, seconds=round(dice.uniform(2, 8), 1)))
     moved = (author, other) if is_last else (author,)
@@ -205,8 +208,12 @@ def _round(number: int, dice: random.Random, decks: Decks, authors: Sequence[Aut
 
 def _pushes(shape: str, dice: random.Random, decks: Decks, author: Author, other: Author) -> Iterator[Push]:
     start = round(dice.uniform(0, 0.5), 2)
+    if shape == "missed":  # the head moves while the commit before is built, and nobody is told
+        yield author.push(dice, start, (0.0,), author.change)
+        yield author.push(dice, round(start + dice.uniform(2, 4), 2), (), author.change)
+        return
     if shape in ("again", "reversed", "unheard", "overtaken"):
-        later = round(start + dice.uniform(0.3, 4.0 if shape == "unheard" else 2.0), 2)
+        later = round(start + dice.uniform(0.3, 2.0), 2)
         first, second = {
             "again": (_delivery(dice, decks), _delivery(dice, decks)),
             "reversed": ((round(later - start + 1.0, 2),), (0.0,)),
@@ -259,8 +266,13 @@ class Author:
     def head(self) -> Commit:
         return self.commits[self.position]
 
-    def push(self, dice: random.Random, at: float, events: tuple[float, ...]) -> Push:
-        what = self._what(dice)
+    @property
+    def change(self) -> str:
+        """What leads to something new that works."""
+        return "change" if self.head.is_good else "mend"
+
+    def push(self, dice: random.Random, at: float, events: tuple[float, ...], what: str = "") -> Push:
+        what = what or self._what(dice)
         return Push(self.repo, self._move(what, dice), what, at, events)
 
     def breaks(self, function: str) -> Commit:
