@@ -319,20 +319,39 @@ def test_a_deploy_that_was_answered_502_but_applied_counts_once(cloud: Cloud) ->
     assert len(cloud.gateway.made("POST", "/system/functions")) == 1
 
 
-def test_a_version_deployed_by_somebody_else_meanwhile_is_looked_at_again(
-    cloud: Cloud, capsys: pytest.CaptureFixture[str]
-) -> None:
-    sha = cloud.origin.commit(files("one"))
+def somebody_else_deploys(cloud: Cloud, **annotations: str) -> None:
+    """Another attempt deploys alice-one, right after it was there first."""
 
     def overtake(method: str, path: str, body: bytes) -> None:
         if (method, path) == ("GET", "/system/function/alice-one") and "alice-one" in cloud.gateway.functions:
+            cloud.gateway.overrides.remove(overtake)
             rows = cloud.gateway.functions["alice-one"]
-            rows["annotations"] = {**rows["annotations"], "com.openfaas.cloud.nonce": "somebody-else"}
+            theirs = {"nonce": "somebody-else", **annotations}
+            named = {f"com.openfaas.cloud.{name}": text for name, text in theirs.items()}
+            rows["annotations"] = {**rows["annotations"], **named}
 
     cloud.gateway.overrides.append(overtake)
+
+
+def test_another_version_deployed_by_somebody_else_meanwhile_is_looked_at_again(
+    cloud: Cloud, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sha = cloud.origin.commit(files("one"))
+    somebody_else_deploys(cloud, digest="another")
     status, answer = cloud.push(sha)
-    assert (status, answer["results"][0]["outcome"]) == (200, "unchanged"), "it is what the head wants"
-    assert next(record.outcome for record in stages(capsys) if record.stage == "deploy") == "superseded"
+    assert (status, answer["results"][0]["outcome"]) == (200, "ok")
+    deploys = [record.outcome for record in stages(capsys) if record.stage == "deploy"]
+    assert deploys == ["superseded", "ok"]
+
+
+def test_the_same_version_deployed_by_another_attempt_is_waited_for(
+    cloud: Cloud, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sha = cloud.origin.commit(files("one"))
+    somebody_else_deploys(cloud)
+    status, answer = cloud.push(sha)
+    assert (status, answer["results"][0]["outcome"]) == (200, "ok")
+    assert [record.outcome for record in stages(capsys) if record.stage == "deploy"] == ["ok"]
 
 
 def test_another_owners_function_is_not_touched(cloud: Cloud) -> None:
