@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python
 
-.PHONY: up down test check e2e fix fuzz soak chaos stage
+.PHONY: up down test check e2e fix fuzz soak chaos bench stage
 
 up: .venv/installed
 	@$(RUN) -m local up
@@ -36,6 +36,10 @@ soak: .venv/installed
 ROUNDS ?= 200
 chaos: .venv/installed stage
 	@$(RUN) -m tests.chaos --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) $(if $(PLANT),--plant $(PLANT))
+
+OUT ?= .cloud/bench.json
+bench: .venv/installed
+	@$(RUN) -m bench --out $(OUT) $(NAMES) $(if $(COMPARE),--compare $(COMPARE)) $(if $(RESULTS),--results $(RESULTS))
 
 stage:
 	@$(RUN) -m local.staging

@@ -1,0 +1,1 @@
+"""`make bench`: what the cloud costs, beside what the tools underneath cost by hand."""
