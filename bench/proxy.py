@@ -30,7 +30,7 @@ _HANDLER = "def handle(event, context):\n    return {'statusCode': 200, 'body': 
 class OneFunction:
     """A Swarm with one function in it: calls go by the gateway's table, the engine is not asked."""
 
-    async def generations(self) -> list[Generation]:
+    async def generations(self, function: str = "") -> list[Generation]:
         deployment = Deployment(service="fast", image="fast")
         return [Generation("1", "fast-1", "fast", 1, deployment, LIVE, is_ready=True)]
 

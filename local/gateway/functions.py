@@ -124,9 +124,8 @@ class Functions:
         """Remove every service of the function, then forget it: a delete that fails can be sent again."""
         async with self._lock(name):
             function = self._get(name)
-            for generation in await self._swarm.generations():
-                if generation.function == name:
-                    await self._swarm.remove(generation)
+            for generation in await self._swarm.generations(name):
+                await self._swarm.remove(generation)
             await _cancelled(function.rollout)
             del self._functions[name]
 
@@ -202,7 +201,7 @@ class Functions:
         function = self._functions.get(name)
         if not function:
             return
-        there = {generation.service_id for generation in await self._swarm.generations()}
+        there = {generation.service_id for generation in await self._swarm.generations(name)}
         if function.proven and function.proven.service_id not in there:
             function.proven = None
         if function.wanted.service_id not in there:

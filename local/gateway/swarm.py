@@ -90,8 +90,10 @@ class Swarm:
         self._settings = settings
         self._api = docker.APIClient(version="auto", timeout=60, max_pool_size=32)
 
-    async def generations(self) -> list[Generation]:
-        services = await self._call(self._api.services, filters={"label": FUNCTION})
+    async def generations(self, function: str = "") -> list[Generation]:
+        """Of one function, or of all."""
+        label = f"{FUNCTION}={function}" if function else FUNCTION
+        services = await self._call(self._api.services, filters={"label": label})
         return [_generation(service) for service in services]
 
     async def create(

@@ -67,8 +67,9 @@ class FakeSwarm:
         self.hiccups: list[str] = []
         self.slowness = 0.0
 
-    async def generations(self) -> list[Generation]:
-        return [replace(service.generation) for service in self.services.values()]
+    async def generations(self, function: str = "") -> list[Generation]:
+        all_of_them = (replace(service.generation) for service in self.services.values())
+        return [found for found in all_of_them if function in ("", found.function)]
 
     async def create(
         self, deployment: Deployment, number: int, secrets: Mapping[str, tuple[str, str]]

@@ -292,7 +292,7 @@ def no_look_after_the_build(patch: pytest.MonkeyPatch) -> None:
 PLANTED = [
     (no_check_after_the_last_write, "two pushes in the same second"),
     (the_check_comes_before_the_collection, "a revert restores a removed function"),
-    (no_look_before_a_delete, "a list that lags"),
+    (no_look_before_a_delete, "the old owner of a name still builds"),
     (rollback_without_the_nonce, "a version that starts at the second attempt"),
     (acknowledged_before_the_check, "a node dies with all that runs there"),
     (what_is_not_ready_is_skipped, "a worker is killed over a broken version"),

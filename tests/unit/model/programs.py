@@ -9,7 +9,7 @@ that ends in ":" tells two commits of one stack apart. The last character of a c
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from types import SimpleNamespace
@@ -290,12 +290,29 @@ class Clock:
         Outside.current.sleep(seconds)
 
 
+class InOrder:
+    """Stands for ThreadPoolExecutor: what is done at once is done in one order, others' steps between."""
+
+    def __init__(self, threads: int) -> None:
+        """There are none."""
+
+    def __enter__(self) -> InOrder:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        """Nothing runs on."""
+
+    def map(self, work: Callable[[Any], Any], rows: Iterable[Any]) -> list[Any]:
+        return [work(row) for row in rows]
+
+
 def install(patch: pytest.MonkeyPatch) -> None:
     """Put the model below our code."""
     nonces = SimpleNamespace(uuid4=lambda: SimpleNamespace(hex=Outside.current.nonce()))
     for module in (ship, garbage_collect.handler):
         patch.setattr(module, "time", Clock())
     patch.setattr(ship, "uuid", nonces)
+    patch.setattr(garbage_collect.handler, "ThreadPoolExecutor", InOrder)
     for gateway in (buildshiprun.sdk.gateway, garbage_collect.sdk.gateway):
         patch.setattr(gateway, "session", Session)
     patch.setattr(ship_records, "emit", lambda *told: None)
