@@ -8,27 +8,27 @@ signs the stream, so that no byte is read twice.
 from __future__ import annotations
 
 import hashlib
-import io
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 import msgspec
 
+from .errors import Unavailable
 from .secrets import Keys
 from .shrinkwrap import Context, Entry
 from .signature import Running
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 CLOUD_ENTRY = "com.openfaas.cloud.json"
 CONFIG_ENTRY = "com.openfaas.docker.config"
 CONTEXT_FOLDER = "context"
 _BLOCK = 256 * 1024
+_EMPTY = tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT)
+_REST = sum(_EMPTY[156:])
 
 
 @dataclass(frozen=True)
@@ -71,32 +71,83 @@ class Digest:
         return whole.hexdigest()
 
 
-class Hashing:
-    """A readable file that hashes what is read from it."""
+class _Out:
+    """A tar that is signed as it is written. tarfile's own writing costs thousands of small files too much.
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._hash = hashlib.sha256()
-
-    def read(self, size: int = -1) -> bytes:
-        piece = self._file.read(size)
-        self._hash.update(piece)
-        return piece
-
-    def hex(self) -> str:
-        return self._hash.hexdigest()
-
-
-class _Signing(io.RawIOBase):
-    """A writable file that signs what is written to it."""
+    What is read next is read while a thread signs and writes what was read before.
+    """
 
     def __init__(self, file: BinaryIO, signature: Running) -> None:
         self._file = file
         self._signature = signature
+        self._pending = bytearray()
+        self._thread = ThreadPoolExecutor(1)
+        self._before = self._thread.submit(self._put, b"")
 
-    def write(self, piece: Buffer, /) -> int:
-        self._signature.update(bytes(piece))
-        return self._file.write(piece)
+    def __enter__(self) -> _Out:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        with self._thread:
+            self._flush()
+            self._before.result()
+
+    def write(self, piece: bytes) -> None:
+        self._pending += piece
+        if len(self._pending) >= _BLOCK:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._before.result()  # so that two blocks are all that is in memory
+        self._before = self._thread.submit(self._put, bytes(self._pending))
+        self._pending.clear()
+
+    def _put(self, block: bytes) -> None:
+        self._signature.update(block)
+        self._file.write(block)
+
+    def folder(self, name: str) -> None:
+        info = tarfile.TarInfo(name)
+        info.type, info.mode = tarfile.DIRTYPE, 0o755
+        self.write(info.tobuf(tarfile.PAX_FORMAT))
+
+    def fill(self, size: int) -> None:
+        """End an entry of `size` bytes."""
+        self.write(bytes(-size % tarfile.BLOCKSIZE))
+
+    def add(self, name: str, content: bytes) -> None:
+        self.write(header(name, len(content), 0o644))
+        self.write(content)
+        self.fill(len(content))
+
+    def copy(self, name: str, entry: Entry) -> str:
+        """Add a file; returns the SHA-256 of what was in it."""
+        left, hashed = entry.size, hashlib.sha256()
+        self.write(header(name, left, entry.mode))
+        with open(entry.source, "rb", buffering=0) as file:  # noqa: PTH123 - a third of the time of Path's
+            while left:
+                piece = file.read(min(left, _BLOCK))
+                if not piece:
+                    raise Unavailable(f"{name} became shorter while it was packed")
+                left -= len(piece)
+                hashed.update(piece)
+                self.write(piece)
+        self.fill(entry.size)
+        return hashed.hexdigest()
+
+
+def header(name: str, size: int, mode: int) -> bytes:
+    """The header of a plain file: tarfile's, with its four fields filled in here where they are short."""
+    encoded = name.encode()
+    if len(encoded) > 100 or not name.isascii() or size >= 8**11:
+        info = tarfile.TarInfo(name)
+        info.size, info.mode = size, mode
+        return info.tobuf(tarfile.PAX_FORMAT)
+    head = (
+        encoded.ljust(100, b"\0") + b"%07o\0" % mode + _EMPTY[108:124] + b"%011o\0" % size + _EMPTY[136:148]
+    )
+    checksum = sum(head) + sum(b" " * 8) + _REST
+    return head + b"%06o\0 " % checksum + _EMPTY[156:]
 
 
 def write_tar(
@@ -112,18 +163,21 @@ def write_tar(
     without it there is no such entry, as faas-cli sends it.
     """
     signature, digest = Running(keys), Digest()
-    with path.open("xb") as file, ExitStack() as failed:
-        failed.callback(path.unlink)
-        out = _Signing(file, signature)
-        with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT, bufsize=_BLOCK) as tar:
+    with ExitStack() as failed:
+        with path.open("xb") as file, _Out(file, signature) as out:
+            failed.callback(path.unlink)
             for name in sorted(context.entries):
-                _add_entry(tar, name, context.entries[name], digest)
-                tar.getmembers().clear()  # tarfile keeps each entry, for readers that we have none of
+                entry = context.entries[name]
+                if entry.is_folder:
+                    out.folder(f"{CONTEXT_FOLDER}/{name}")
+                    digest.folder(name)
+                else:
+                    digest.file(name, entry.mode, out.copy(f"{CONTEXT_FOLDER}/{name}", entry))
             hex_digest = digest.hex(config.build_args, epoch=config.epoch)
             if describe:
-                _add_bytes(tar, CLOUD_ENTRY, describe(hex_digest))
-            _add_bytes(tar, CONFIG_ENTRY, config.json())
-        file.flush()
+                out.add(CLOUD_ENTRY, describe(hex_digest))
+            out.add(CONFIG_ENTRY, config.json())
+            out.write(bytes(2 * tarfile.BLOCKSIZE))
         failed.pop_all()
     return SignedTar(path, signature.header(), hex_digest)
 
@@ -152,24 +206,3 @@ def read_entry(body: BinaryIO, name: str) -> bytes | None:
                 content = tar.extractfile(info)
                 return content.read() if content else None
     return None
-
-
-def _add_entry(tar: tarfile.TarFile, name: str, entry: Entry, digest: Digest) -> None:
-    info = tarfile.TarInfo(f"{CONTEXT_FOLDER}/{name}")
-    info.mode = entry.mode
-    if entry.is_folder:
-        info.type, info.mode = tarfile.DIRTYPE, 0o755
-        tar.addfile(info)
-        digest.folder(name)
-        return
-    info.size = entry.size
-    with entry.source.open("rb") as file:
-        content = Hashing(file)
-        tar.addfile(info, content)
-    digest.file(name, entry.mode, content.hex())
-
-
-def _add_bytes(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    info = tarfile.TarInfo(name)
-    info.size = len(content)
-    tar.addfile(info, io.BytesIO(content))

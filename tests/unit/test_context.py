@@ -6,7 +6,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from nacl.public import PrivateKey
 
@@ -14,8 +14,9 @@ from of_builder.sealed import Key
 from of_builder.tarball import unpack
 from sdk import context, signature
 from sdk.context import BuildConfig, SignedTar
+from sdk.errors import Unavailable
 from sdk.secrets import Keys
-from sdk.shrinkwrap import Context, shrinkwrap
+from sdk.shrinkwrap import Context, Entry, shrinkwrap
 from sdk.stack import Function
 
 KEYS = Keys("payload-secret", (b"payload",))
@@ -104,3 +105,26 @@ def test_the_digest_is_the_same_only_for_the_same_files_modes_and_build_args(
     one = written(folder / "one", files, BuildConfig("r/f:1", args)).digest
     two = written(folder / "two", other_files, BuildConfig("r/f:2", other_args)).digest
     assert (one == two) == ((files, args) == (other_files, other_args))
+
+
+@given(
+    name=st.text(alphabet=st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1),
+    size=st.integers(0, 2 * 8**11),
+    mode=st.integers(0, 0o777),
+)
+@example(name="a" * 100, size=0, mode=0o644)
+@example(name="a" * 101, size=8**11 - 1, mode=0)
+@example(name="ä", size=8**11, mode=0o777)
+def test_a_header_is_what_tarfile_would_write(name: str, size: int, mode: int) -> None:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = size, mode
+    assert context.header(name, size, mode) == info.tobuf(tarfile.PAX_FORMAT)
+
+
+def test_a_file_that_shrinks_while_it_is_packed_is_no_context(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("short")
+    longer = Context("f")
+    longer.entries["file"] = Entry(file, 0o644, 6, False)
+    with pytest.raises(Unavailable, match="context/file became shorter"):
+        context.write_tar(longer, tmp_path / "tar", KEYS, CONFIG)
