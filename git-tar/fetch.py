@@ -29,6 +29,7 @@ _CONFIG = (
     "http.lowSpeedTime=20",
     "submodule.recurse=false",
     "gc.auto=0",
+    "maintenance.auto=false",
     "fetch.unpackLimit=1",
 )
 # What git says when it writes more than `ulimit -f` allows; index-pack then dies without a word.

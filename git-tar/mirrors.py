@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import io
+import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from filelock import FileLock, Timeout
 
@@ -31,7 +34,10 @@ _KEPT = "refs/kept/last"
 _LEFT_SECONDS = 3600
 _LISTING_BYTES = 16 * 1024**2
 _SHOWN_FILES = 5
-_SUBMODULE_MODE = "160000"
+_SUBMODULE_MODE, _LINK_MODE, _PROGRAM_MODE = "160000", "120000", "100755"
+_KEPT = "refs/kept/last"
+_BLOCK = 1024**2
+_SHA1_LETTERS = 40
 # The bytes of the tree are the commit's: no end of line, keyword or filter changes them.
 _ATTRIBUTES = "* -text -eol -ident -filter -working-tree-encoding\n"
 
@@ -131,7 +137,7 @@ class Mirrors:
 
 def _take(client: Client, store: Path, sha: str, folder: Path, settings: Settings) -> Checkout:
     where = f"--git-dir={store}"
-    if _kept(store) != sha:
+    if not _has(store, sha):
         refspec = f"+{sha}:{_KEPT}"
         client.run(where, "fetch", "--quiet", "--depth=1", "--no-tags", "--", client.remote.url, refspec)
     listing = client.run(where, "ls-tree", "-r", "-l", "-z", sha, most=_LISTING_BYTES)
@@ -139,12 +145,9 @@ def _take(client: Client, store: Path, sha: str, folder: Path, settings: Setting
     check_size(files, client.remote.url, settings)
     folder.mkdir(parents=True)
     with tempfile.TemporaryDirectory(prefix="index-") as indexes:
-        checked_out, anew = Path(indexes) / "checked-out", Path(indexes) / "anew"
-        tree = (where, f"--work-tree={folder}")
-        _checked_out(client, tree, sha, checked_out)
-        # An index that knows nothing of the files' times: every file is read and hashed again.
-        client.run(where, "read-tree", sha, index=anew)
-        client.run(*tree, "update-index", "--really-refresh", index=anew)
+        _checked_out(client, (where, f"--work-tree={folder}"), sha, Path(indexes) / "index")
+    for file in files:
+        _check_written(folder, file)
     submodules = {file.path: file.sha for file in files if file.mode == _SUBMODULE_MODE}
     return Checkout(folder, [file for file in files if file.path not in submodules], submodules)
 
@@ -159,11 +162,38 @@ def _checked_out(client: Client, tree: Sequence[str], sha: str, index: Path) -> 
         raise
 
 
-def _kept(store: Path) -> str:
-    """The commit that was fetched last; no git is run for it, and what git can't read is fetched again."""
-    with suppress(OSError):
-        return (store / _KEPT).read_text().strip()
-    return ""
+def _has(store: Path, sha: str) -> bool:
+    """Whether the commit was fetched last; damage shows in whatever comes next."""
+    try:
+        return (store / _KEPT).read_text().strip() == sha
+    except OSError:
+        return False
+
+
+def _check_written(folder: Path, file: File) -> None:
+    """Raise `Unavailable` unless what is on the disk is the commit's, kind and bytes."""
+    path = os.path.join(folder, file.path)  # noqa: PTH118 - a path object of each file takes longer than its hash
+    mode = os.lstat(path).st_mode
+    if file.mode == _SUBMODULE_MODE:
+        is_same = stat.S_ISDIR(mode)
+    elif file.mode == _LINK_MODE:
+        target = io.BytesIO(os.fsencode(os.readlink(path))) if stat.S_ISLNK(mode) else None  # noqa: PTH115
+        is_same = target is not None and _blob(target, file) == file.sha
+    else:
+        is_kind = stat.S_ISREG(mode) and bool(mode & stat.S_IXUSR) == (file.mode == _PROGRAM_MODE)
+        with open(path, "rb", buffering=0) as content:  # noqa: PTH123
+            is_same = is_kind and _blob(content, file) == file.sha
+    if not is_same:
+        raise Unavailable(f"{file.path} was written, but is not what the commit has")
+
+
+def _blob(content: IO[bytes], file: File) -> str:
+    """The id that git gives to the content (https://git-scm.com/book/en/v2/Git-Internals-Git-Objects)."""
+    hashed = hashlib.sha1(usedforsecurity=False) if len(file.sha) == _SHA1_LETTERS else hashlib.sha256()
+    hashed.update(b"blob %d\0" % file.size)
+    while piece := content.read(_BLOCK):
+        hashed.update(piece)
+    return hashed.hexdigest()
 
 
 def _listed(text: str, url: str) -> Sequence[File]:

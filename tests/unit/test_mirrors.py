@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -359,4 +359,45 @@ def test_who_waits_too_long_is_told_to_come_back(fetcher: Fetcher) -> None:
     [store] = fetcher.stores
     fetcher.settings = replace(fetcher.settings, fetch_timeout=Seconds(0.2))
     with fetcher.mirrors._locked(store, 1), pytest.raises(Busy):
+        fetcher.checkout(sha)
+
+
+def overwrite(folder: Path) -> None:
+    (folder / "a").write_text("2")
+
+
+def make_executable(folder: Path) -> None:
+    (folder / "a").chmod(0o755)
+
+
+def make_link(folder: Path) -> None:
+    (folder / "a").rename(folder / "b")
+    (folder / "a").symlink_to("b")
+
+
+def make_other_link(folder: Path) -> None:
+    (folder / "link").unlink()
+    (folder / "link").symlink_to("b")
+
+
+def make_link_a_file(folder: Path) -> None:
+    (folder / "link").unlink()
+    (folder / "link").write_text("a")
+
+
+@pytest.mark.parametrize("change", [overwrite, make_executable, make_link, make_other_link, make_link_a_file])
+def test_a_tree_that_is_not_the_commits_is_not_built(
+    change: Callable[[Path], None], fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (fetcher.origin.work / "link").symlink_to("a")
+    sha = fetcher.origin.commit({"a": "1"})
+    assert fetcher.checkout(sha).folder.joinpath("link").readlink() == Path("a")
+    write = mirrors._checked_out
+
+    def written_otherwise(client: Client, tree: Sequence[str], sha: str, index: Path) -> None:
+        write(client, tree, sha, index)
+        change(Path(tree[1].removeprefix("--work-tree=")))
+
+    monkeypatch.setattr(mirrors, "_checked_out", written_otherwise)
+    with pytest.raises(Unavailable, match="is not what the commit has"):
         fetcher.checkout(sha)
