@@ -72,6 +72,8 @@ async def received(request: web.Request, patience: float) -> Body | bytes | None
     """The request's body, read whole if it is short: so a slow caller holds no function."""
     if not request.can_read_body:
         return None
+    if request.content.is_eof():  # it came with the head, as most do: there is nothing to wait for
+        return request.content.read_nowait()
     body = Body(request, patience)
     is_short = request.content_length is not None and request.content_length <= _SHORT_BYTES
     return b"".join([piece async for piece in body]) if is_short else body
