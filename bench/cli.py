@@ -59,7 +59,9 @@ def main(
             measure.save(rows, out)
     points = growth.measured(console) if growth.NAME in names else ()
     compared = measure.changes(rows, before) if before is not None else None
-    console.print(measure.table(rows, compared))
-    console.print(growth.table(points))
+    if rows:
+        console.print(measure.table(rows, compared))
+    if points:
+        console.print(growth.table(points))
     if page:
         page.write_text(results.page(rows, MEASURES, points))

@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 
 
 def request(method: str, path: str, headers: Mapping[str, str], body: bytes = b"") -> bytes:
@@ -57,11 +58,9 @@ def latencies(connection: Connection, whole: bytes, status: int, times: int) -> 
 
 def pace(port: int, whole: bytes, status: int, clients: int, times: int) -> float:
     """Seconds per request, where each of so many clients sends one request after another."""
-    connections = [Connection(port) for _ in range(clients)]
-    with ThreadPoolExecutor(clients) as pool:
+    with ExitStack() as stack, ThreadPoolExecutor(clients) as pool:
+        connections = [stack.enter_context(closing(Connection(port))) for _ in range(clients)]
         started = time.perf_counter()
         list(pool.map(lambda connection: latencies(connection, whole, status, times), connections))
         took = time.perf_counter() - started
-    for connection in connections:
-        connection.close()
     return took / (clients * times)

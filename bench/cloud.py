@@ -163,7 +163,8 @@ class Author:
         until(lambda: all(call.delivery != self.delivery for call in queue.calls()), "the push's end")
 
     def delete_branch(self) -> None:
-        self._at_server("update-ref", "-d", BRANCH)
+        if self.pushed != NO_COMMIT:
+            self._at_server("update-ref", "-d", BRANCH)
 
     def _at_server(self, *arguments: str) -> str:
         server = self.cloud.engine.containers.get(SERVER)

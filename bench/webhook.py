@@ -6,7 +6,7 @@ import json
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -67,9 +67,8 @@ def _of_one(kind: str, status: int, figure: Callable[[list[float]], float], repe
     with _both() as (ours, floor, requests):
 
         def one(server: Served) -> float:
-            connection = Connection(server.port)
-            found = clients.latencies(connection, requests[kind], status, _REQUESTS)
-            connection.close()
+            with closing(Connection(server.port)) as connection:
+                found = clients.latencies(connection, requests[kind], status, _REQUESTS)
             return figure([1000 * took for took in found])
 
         return interleaved(repeat, partial(one, ours), partial(one, floor))

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
+from functools import cache
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -157,12 +158,15 @@ class Settings:
 def read(table: type[T], environ: Mapping[str, str] | None = None) -> T:
     """Build the dataclass `table` from `environ`; an absent or empty variable is the default."""
     environ = os.environ if environ is None else environ
-    given = {
-        row.name: _cast(row, environ[row.name].strip())
-        for row in fields(table)  # type: ignore[arg-type]
-        if environ.get(row.name, "").strip()
-    }
-    return table(**given)
+    rows = _rows(table)  # type: ignore[arg-type]  # mypy takes not every class for hashable
+    # By what is set, not by what may be: each look into os.environ encodes the name.
+    given = {name: text for name in environ if name in rows and (text := environ[name].strip())}
+    return table(**{name: _cast(rows[name], text) for name, text in given.items()})
+
+
+@cache
+def _rows(table: type[Any]) -> Mapping[str, Field[Any]]:
+    return {row.name: row for row in fields(table)}
 
 
 def _cast(row: Field[Any], text: str) -> Any:

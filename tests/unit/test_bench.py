@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from bench import cli, growth, measure, results
+from bench import cli, clients, cloud, growth, measure, results
 from bench.growth import Point
 from bench.measure import Measure, Row, Samples, interleaved
+from bench.repositories import BRANCH, committed, git
+from sdk.stack import parse
+from tests.contract.fakes import Answer, Server, running
 
 NAMES = (
     "push_to_live monorepo_one_of_20 first_deploy_20 revert config_only nothing_changed fetch_large "
@@ -135,3 +140,40 @@ def test_an_unknown_name_is_told() -> None:
     done = CliRunner().invoke(cli.main, ["nothing"])
     assert done.exit_code == 2
     assert "push_to_live" in done.output
+
+
+def test_the_stacks_that_are_pushed_are_stacks() -> None:
+    found = parse(cloud.stack(["one", "two"], " 7").encode()).functions
+    assert [function.name for function in found] == ["one", "two"]
+    assert found[0].environment == {"VALUE": " 7"}
+    names: dict[str, Any] = {}
+    exec(cloud.handler("it's"), names)
+    assert names["handle"](None, None)["body"] == "it's"
+
+
+def test_commits_are_made_one_upon_the_other(tmp_path: Path) -> None:
+    bare = tmp_path / "bare.git"
+    git("init", "--quiet", "--bare", bare)
+    committed(bare, [{"a": "1"}, {"b": b"\x00"}])
+    committed(bare, [{"a": "2"}])
+    assert git(f"--git-dir={bare}", "rev-list", "--count", BRANCH) == "3"
+    assert git(f"--git-dir={bare}", "show", f"{BRANCH}:a") == "2"
+    assert git(f"--git-dir={bare}", "ls-tree", "--name-only", BRANCH).split() == ["a", "b"]
+
+
+def test_a_request_is_sent_whole_and_its_answer_read_to_the_end() -> None:
+    class Echo(Server):
+        def answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+            return 202, body * 3
+
+    echo = Echo()
+    with running(echo):
+        port = int(echo.url.rpartition(":")[2])
+        whole = clients.request("POST", "/x", {"X-Mine": "1"}, b"y" * 100_000)
+        assert clients.pace(port, whole, 202, clients=2, times=3) > 0
+        with pytest.raises(AssertionError, match="answered 202, not 200"):
+            clients.pace(port, whole, 200, clients=1, times=1)
+    assert len(echo.calls) == 7
+    assert {(path, headers["X-Mine"], len(body)) for _, path, headers, body in echo.calls} == {
+        ("/x", "1", 100_000)
+    }
