@@ -33,7 +33,9 @@ class Connection:
         length = int(head.partition(b"content-length:")[2].partition(b"\r\n")[0])
         while len(answer) < end + 4 + length:
             answer += self._piece()
-        return int(head.split(b" ", 2)[1])
+        version, status, _ = head.split(b" ", 2)
+        assert version == b"http/1.1", f"no answer: {head[:80]!r}"
+        return int(status)
 
     def _piece(self) -> bytes:
         piece = self._socket.recv(65536)

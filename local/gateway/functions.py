@@ -125,7 +125,8 @@ class Functions:
         async with self._lock(name):
             function = self._get(name)
             for generation in await self._swarm.generations(name):
-                await self._swarm.remove(generation)
+                if generation.function == name:
+                    await self._swarm.remove(generation)
             await _cancelled(function.rollout)
             del self._functions[name]
 
