@@ -118,7 +118,6 @@ def collect(doomed: Sequence[Doomed], request: Collect) -> tuple[list[str], dict
     return [each.shown for each in deleted if each.shown not in failed], failed
 
 
-
 def delete(gateway: Gateway, name: str, request: Collect) -> bool:
     """Delete `name` if it is still the repository's; nothing comes between the look and the delete."""
     current = gateway.get(name)

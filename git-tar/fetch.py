@@ -30,6 +30,7 @@ _CONFIG = (
     "submodule.recurse=false",
     "gc.auto=0",
     "maintenance.auto=false",
+    "core.fsync=none",  # mirrors are made anew when they are damaged
     "fetch.unpackLimit=1",
 )
 # What git says when it writes more than `ulimit -f` allows; index-pack then dies without a word.
