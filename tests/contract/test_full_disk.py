@@ -111,7 +111,7 @@ def test_what_a_tar_took_of_the_disk_is_given_back_at_once(
         left.extend(work.glob("*/*.tar"))
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("git_tar.sdk.context._add_bytes", refuse)
+    monkeypatch.setattr("git_tar.sdk.context._Out.add", refuse)
     assert cloud.push(sha)[0] == 503
     assert sorted(path.name for path in left) == ["one.tar", "two.tar"], "each is alone"
 
