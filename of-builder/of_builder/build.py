@@ -38,7 +38,7 @@ async def build(
     Cancelling the iteration stops buildx, and with it the solve.
     """
     settings, image = buildkit.settings, str(job.image)
-    progress = Progress(lambda line: redact(line, job.secrets.values()))
+    progress = Progress(lambda line: redact(line, job.hidden))
     metadata = work / "metadata.json"
     process = await buildkit.start(*command(job, metadata, buildkit, pull=pull), extra=environment)
     try:

@@ -185,7 +185,7 @@ class Service:
             return  # nothing of it goes to the registry, or the build will be tried again
         if last.error:
             said.add([f"ERROR: {last.error}"])
-        text = kept.redact(said.text(), job.secrets.values())
+        text = kept.redact(said.text(), job.hidden)
         try:
             # Of a registry that hangs, no thread waits long: others need the threads, too.
             registry = replace(self.registry(job.image), seconds=LOG_CALL_SECONDS, retries=1)

@@ -15,6 +15,7 @@ import msgspec
 from sdk.context import CLOUD_ENTRY, CONFIG_ENTRY, CONTEXT_FOLDER, Digest
 from sdk.errors import Malformed, TooLarge, Unauthorized
 from sdk.kinds import studied
+from sdk.masking import LEAST
 from sdk.registry import Reference
 from sdk.signature import BUILDER_HEADER, Running
 
@@ -68,7 +69,7 @@ class Config:
 class Job:
     """What is to be built: the unpacked context, its config, and the digest of both.
 
-    `origin` has the labels that say where it comes from.
+    `origin` has the labels that say where it comes from, `given` the author's values, which no log shows.
     """
 
     context: Path
@@ -76,10 +77,16 @@ class Job:
     digest: str
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     origin: Mapping[str, str] = field(default_factory=dict)
+    given: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def image(self) -> Reference:
         return self.config.reference
+
+    @property
+    def hidden(self) -> tuple[str, ...]:
+        """What no log shows."""
+        return (*self.secrets.values(), *self.given)
 
     @property
     def owner(self) -> str:
@@ -120,7 +127,7 @@ def unpack(tar_file: Path, folder: Path, key: sealed.Key, *, entries_limit: int,
     """
     context = folder / CONTEXT_FOLDER
     context.mkdir(parents=True)
-    config, secrets, origin = None, dict[str, str](), dict[str, str]()
+    config, secrets, told = None, dict[str, str](), _Told()
     digest, links, left = Digest(), dict[str, str](), bytes_limit
     seen, folders = set[str](), set[PurePosixPath]()
     try:
@@ -139,7 +146,7 @@ def unpack(tar_file: Path, folder: Path, key: sealed.Key, *, entries_limit: int,
                 if name == CONFIG_ENTRY:
                     config = _config(_content(tar, info, CONFIG_BYTES))
                 elif name == CLOUD_ENTRY:
-                    origin = _origin(_content(tar, info, CLOUD_BYTES))
+                    told = _told(_content(tar, info, CLOUD_BYTES))
                 elif name == sealed.ENTRY:
                     secrets = key.open(_content(tar, info, sealed.ENTRY_BYTES))
                 elif name.startswith(f"{CONTEXT_FOLDER}/") and info.issym():
@@ -158,7 +165,7 @@ def unpack(tar_file: Path, folder: Path, key: sealed.Key, *, entries_limit: int,
     if dockerfile.is_symlink() or not dockerfile.is_file():
         raise Malformed("the context has no Dockerfile")
     whole = digest.hex(config.build_args, config.platforms, config.epoch)
-    return Job(context, config, whole, secrets, origin)
+    return Job(context, config, whole, secrets, _origin(told), _given(told))
 
 
 class _Header(tarfile.TarInfo):
@@ -208,15 +215,26 @@ def _config(content: bytes) -> Config:
     return config
 
 
-def _origin(content: bytes) -> dict[str, str]:
-    """The labels that say where it comes from, of what the cloud tells of a function.
+def _told(content: bytes) -> _Told:
+    """What the cloud tells of a function."""
+    try:
+        return msgspec.json.decode(content, type=studied(_Told))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise Malformed(f"{CLOUD_ENTRY}: {error}") from None
+
+
+def _given(told: _Told) -> tuple[str, ...]:
+    """The function's values, as the stage records mask them: line by line, and none that is short."""
+    values = (*told.function.build_args.values(), *told.function.environment.values())
+    lines = {line.strip() for value in values for line in value.splitlines()}
+    return tuple(sorted(line for line in lines if len(line) >= LEAST))
+
+
+def _origin(told: _Told) -> dict[str, str]:
+    """The labels that say where it comes from.
 
     https://github.com/opencontainers/image-spec/blob/main/annotations.md
     """
-    try:
-        told = msgspec.json.decode(content, type=studied(_Told))
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Malformed(f"{CLOUD_ENTRY}: {error}") from None
     labels = {"source": told.repository.html_url, "revision": told.sha}
     return {
         f"org.opencontainers.image.{name}": text
@@ -229,8 +247,14 @@ class _Repository(msgspec.Struct):
     html_url: str = ""
 
 
+class _Function(msgspec.Struct):
+    build_args: dict[str, str] = msgspec.field(default_factory=dict)
+    environment: dict[str, str] = msgspec.field(default_factory=dict)
+
+
 class _Told(msgspec.Struct):
     sha: str = ""
+    function: _Function = msgspec.field(default_factory=_Function)
     repository: _Repository = msgspec.field(default_factory=_Repository)
 
 

@@ -372,3 +372,11 @@ def test_the_builders_own_tags_are_nobodys_to_push(tag: str, tmp_path: Path) -> 
     config = json.dumps({"image": f"r.example/a:{tag}"}).encode()
     with pytest.raises(Malformed, match="of-builder's own"):
         unpacked(made(DOCKERFILE, config=config), tmp_path)
+
+
+def test_a_functions_values_are_known_so_that_no_log_shows_them(tmp_path: Path) -> None:
+    values = {"build_args": {"TOKEN": "hunter2hunter2"}, "environment": {"A": "true", "B": "one line\nx"}}
+    cloud = json.dumps({"sha": "a" * 40, "function": {"name": "f", **values}}).encode()
+    job = unpacked(made(("com.openfaas.cloud.json", cloud), DOCKERFILE), tmp_path)
+    assert set(job.hidden) == {"hunter2hunter2", "one line"}
+    assert "hunter2" not in repr(job)
