@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from . import ship
-from .sdk import messages, naming, secrets, signature
+from .sdk import messages, naming, records, secrets, signature, status
 from .sdk.builder import Builder
 from .sdk.context import CLOUD_ENTRY, read_entry
 from .sdk.edge import Answer, Event, answer, function
@@ -18,6 +18,8 @@ from .sdk.messages import Closing, Collect, Overtaken, Shipment
 from .sdk.secrets import Keys
 from .sdk.settings import Settings
 from .sdk.slots import Slots
+
+records.listeners.append(status.tell)
 
 SLOTS = Slots()
 COLLECT_SECONDS = 30

@@ -195,8 +195,10 @@ class Ship:
 
 
 def subject_of(shipment: Shipment) -> Subject:
-    repository = shipment.repository
-    return Subject(shipment.delivery, repository.owner.login, repository.name, shipment.sha)
+    owner, repo = shipment.repository.owner, shipment.repository
+    return Subject(
+        shipment.delivery, owner.login, repo.name, shipment.sha, shipment.scm, owner.id, repo.id, shipment.sha
+    )
 
 
 def url(settings: Settings, service: str, shipment: Shipment) -> str:

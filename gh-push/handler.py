@@ -7,13 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import push
-from .sdk import messages, secrets, signature
+from .sdk import messages, records, secrets, signature, status
 from .sdk.customers import Customers
 from .sdk.edge import Answer, Event, answer, function
 from .sdk.errors import TooLarge
 from .sdk.gateway import Gateway
 from .sdk.messages import Left, Push
+from .sdk.records import Subject
 from .sdk.settings import Settings
+
+records.listeners.append(status.tell)
 
 # GitHub waits for 10 s, of which the list of customers may take 1.5. The last try begins within these, and
 # takes at most 4 s.
@@ -38,13 +41,22 @@ def handle(event: Event, context: Any) -> Answer:
         delivery,
         scm=settings.git_scm,
         build_branch=settings.build_branch,
+        app=settings.github_app_id,
     )
     if isinstance(found, push.Ignored):
         return answer(200, {"delivery": delivery, "ignored": found.reason})
     if isinstance(found, Push):
         CUSTOMERS.check(found.repository.owner.login, settings, CUSTOMERS_SECONDS)
-    hand_over(found, settings)
+    with records.stage(records.QUEUE_STAGE, subject_of(found)):
+        hand_over(found, settings)
     return answer(202, {"delivery": delivery, "queued": described(found)})
+
+
+def subject_of(found: Push | Left) -> Subject:
+    if isinstance(found, Left):
+        return Subject(found.delivery, found.left.owner.login, "", "")
+    repo, owner, sha = found.repository, found.repository.owner, found.after
+    return Subject(found.delivery, owner.login, repo.name, sha, found.scm, owner.id, repo.id, sha)
 
 
 def hand_over(found: Push | Left, settings: Settings) -> None:

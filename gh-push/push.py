@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from . import leaving
+from . import again, leaving
 from .sdk.errors import Malformed
 from .sdk.messages import NO_COMMIT, Installation, Left, Push, Repository, decode
 
@@ -34,15 +34,18 @@ class _PushEvent:
 
 
 def interpret(
-    body: bytes, event: str | None, delivery: str, *, scm: str, build_branch: str
+    body: bytes, event: str | None, delivery: str, *, scm: str, build_branch: str, app: str = ""
 ) -> Push | Left | Ignored:
-    """What to do with a delivery whose signature is good. Raises `Malformed`."""
+    """What to do with a delivery whose signature is good; `app`: our GitHub App. Raises `Malformed`."""
     if not event:
         raise Malformed("the header X-GitHub-Event is missing")
     if event == "ping":
         return Ignored("pong")
     if event in leaving.EVENTS:
-        found = leaving.interpret(event, body, delivery, scm=scm, build_branch=build_branch)
+        left = leaving.interpret(event, body, delivery, scm=scm, build_branch=build_branch)
+        return Ignored(left) if isinstance(left, str) else left
+    if event in again.EVENTS:
+        found = again.interpret(event, body, delivery, app=app, build_branch=build_branch)
         return Ignored(found) if isinstance(found, str) else found
     if event != "push":
         return Ignored(f"event {event} is not used here")

@@ -16,7 +16,7 @@ from .mirrors import Mirrors
 from .overtaken import Cuts
 from .patience import Patience
 from .pipeline import Pipeline
-from .sdk import github_app, messages, records, secrets
+from .sdk import github_app, messages, records, secrets, status
 from .sdk.customers import Customers
 from .sdk.edge import Answer, Event, answer, function
 from .sdk.errors import Busy, CloudError, Failed, Misconfigured, Refused, Unavailable, Upstream
@@ -26,6 +26,8 @@ from .sdk.settings import Settings
 from .sdk.slots import Slots
 from .setbacks import Resting, Setbacks
 from .template_cache import TemplateCache
+
+records.listeners.append(status.tell)
 
 SLOTS = Slots()
 SENDING = Slots()

@@ -91,6 +91,9 @@ class Pipeline:
     def _ship_all(
         self, functions: Sequence[Function], tree: Tree, work: Path
     ) -> Sequence[Result | Unavailable | Misconfigured]:
+        if not self.push.periodic:
+            for function in functions:  # all of them are known from now on
+                records.emit(records.QUEUE_STAGE, self._subject(tree.sha), function.name, Stage(), 0)
         watch = Watch(self.head, tree.sha, lambda: self._tell_overtaken(tree.sha))
         with (
             self.cuts.watched(self.repository, watch) as watch,
@@ -145,8 +148,8 @@ class Pipeline:
         return min(most, self.deadline - time.monotonic())
 
     def _subject(self, sha: str) -> Subject:
-        repository = self.push.repository
-        return Subject(self.push.delivery, repository.owner.login, repository.name, sha)
+        push, repo, owner = self.push, self.push.repository, self.push.repository.owner
+        return Subject(push.delivery, owner.login, repo.name, sha, push.scm, owner.id, repo.id, push.after)
 
     def _checkout(self, sha: str, work: Path) -> tuple[Path, Stack]:
         with records.stage("fetch", self._subject(sha)) as told, disk.checked():

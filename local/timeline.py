@@ -19,8 +19,8 @@ _STAGES = {
     ("push", "retry"): "waits",
     ("push", "superseded"): "superseded: a newer commit is being deployed",
 }
-# A check that finds nothing is not worth a line.
-_QUIET = frozenset({("check", "ok")})
+# A check that finds nothing is not worth a line, nor is a function that waits for its turn.
+_QUIET = frozenset({("check", "ok"), ("queue", "ok")})
 _LOG_INDENT = "            | "
 
 

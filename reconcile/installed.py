@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 from urllib.parse import urlsplit
 
-from .sdk import naming
+from .sdk import naming, records
 from .sdk.gateway import Status
 from .sdk.messages import NO_COMMIT, Collect, Installation, Owner, Push, Repository
 from .sdk.settings import Settings
@@ -117,7 +117,7 @@ def push(known: Known, settings: Settings, *, periodic: bool) -> Push:
     """The message that gh-push would have queued."""
     return Push(
         scm=known.scm,
-        delivery=f"reconcile-{uuid.uuid4()}",
+        delivery=f"{records.RECONCILE}{uuid.uuid4()}",
         ref=f"refs/heads/{settings.build_branch}",
         before=known.sha or NO_COMMIT,
         after=NO_COMMIT,
@@ -132,7 +132,7 @@ def uninstall(known: Known) -> Collect:
     owner, repository = known.repository.owner, known.repository
     return Collect(
         scm=known.scm,
-        delivery=f"reconcile-{uuid.uuid4()}",
+        delivery=f"{records.RECONCILE}{uuid.uuid4()}",
         owner=owner.login,
         owner_id=owner.id,
         repo=repository.name,

@@ -118,6 +118,14 @@ class Builder:
         _check(response)
         return msgspec.json.decode(response.content, type=studied(Line)).digest
 
+    def log(self, repository: str, tag: str) -> str | None:
+        """The log of what was built with that tag, None if none is kept."""
+        response = self._ask("GET", "/log", {"image": repository, "tag": tag})
+        if response.status_code == 404:
+            return None
+        _check(response)
+        return response.content.decode(errors="replace")
+
     def overtaken(self, repository: str, tag: str) -> None:
         """Nobody needs images with that tag, in or below `repository`, any more: whoever waits is let go."""
         _check(self._ask("DELETE", "/build", {"image": repository, "tag": tag}))

@@ -26,7 +26,8 @@ _SECONDS = 15
 _JWT_SECONDS, _CLOCK_SECONDS = 540, 60
 # A token that ends sooner than this is not begun with: a push takes at most 15 minutes.
 _SPARE_SECONDS = 20 * 60
-_CONTENTS, _METADATA = {"contents": "read"}, {"metadata": "read"}
+# How long GitHub is left alone that says no more than that it was too much; and at most.
+_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 60, 3600
 
 
 @dataclass(frozen=True)
@@ -41,16 +42,21 @@ class Token:
 class Tokens:
     """Tokens that were minted, until shortly before they expire."""
 
-    _minted: LRUCache[tuple[str, int, int | None], Token] = field(default_factory=lambda: LRUCache(500))
+    _minted: LRUCache[tuple[str, int, int | None, str], Token] = field(default_factory=lambda: LRUCache(500))
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def token(self, installation: int, repository: int | None, settings: Settings) -> str:
-        """A token that reads the contents of the repository; without one, the names of all. Nothing else."""
-        key = (settings.github_app_id, installation, repository)
+    def token(
+        self, installation: int, repository: int | None, settings: Settings, may: str = "contents: read"
+    ) -> str:
+        """A token that `may` do this in the repository; without one, read the names of all. Nothing else.
+
+        `Refused` if the App was not given that permission.
+        """
+        key = (settings.github_app_id, installation, repository, may)
         with self._lock:
             token = self._minted.get(key)
         if not token or token.expires - time.time() < _SPARE_SECONDS:
-            token = _mint(installation, repository, settings)
+            token = _mint(installation, repository, settings, may)
             with self._lock:
                 self._minted[key] = token
         return token.text
@@ -82,13 +88,13 @@ def call(
     return checked(method, path, *ask(method, path, token, settings, body))
 
 
-def checked(method: str, path: str, status: int, content: bytes) -> bytes:
-    """The content of an answer that says yes."""
+def checked(method: str, path: str, status: int, content: bytes, needs: str = "contents: read") -> bytes:
+    """The content of an answer that says yes; the permission `needs` is named in one that says no."""
     if 200 <= status < 300:
         return content
     if status == 404:
         raise Failed(f"GitHub has no {path} for this App: it was uninstalled, or the repository is gone")
-    raise Refused(f"GitHub answered {status} to {method} {path}: the App needs contents: read")
+    raise Refused(f"GitHub answered {status} to {method} {path}: the App needs {needs}")
 
 
 def ask(
@@ -107,9 +113,10 @@ def ask(
         )
     except requests.RequestException as error:
         raise Unavailable(f"GitHub can't be reached: {type(error).__name__}") from None
-    limited = answer.headers.get("X-RateLimit-Remaining") == "0" or "Retry-After" in answer.headers
-    if answer.status_code >= 500 or answer.status_code == 429 or (limited and not answer.ok):
-        raise Unavailable(f"GitHub answered {answer.status_code} to {method} {path}")
+    pause = _pause(answer)
+    if answer.status_code >= 500 or answer.status_code == 429 or (pause and not answer.ok):
+        said = f"GitHub answered {answer.status_code} to {method} {path}"
+        raise Unavailable(said, retry_after=pause) if pause else Unavailable(said)
     if answer.status_code == 401:
         raise Misconfigured("GitHub does not know the App's key: check github_app_id and private-key")
     return answer.status_code, answer.content
@@ -120,12 +127,30 @@ def is_app(scm: str, settings: Settings) -> bool:
     return scm == "github" and bool(settings.github_app_id)
 
 
-def _mint(installation: int, repository: int | None, settings: Settings) -> Token:
-    wanted: Mapping[str, Any] = {"permissions": _METADATA}
+def _pause(answer: requests.Response) -> int:
+    """How many seconds GitHub wants to be left alone for, 0 if it says no such thing.
+
+    https://docs.github.com/rest/using-the-rest-api/best-practices-for-using-the-rest-api
+    """
+    after, reset = answer.headers.get("Retry-After", ""), answer.headers.get("X-RateLimit-Reset", "")
+    if after:
+        seconds = int(after) if after.isdecimal() else _PAUSE_SECONDS
+    elif answer.headers.get("X-RateLimit-Remaining") == "0":
+        seconds = int(reset) - int(time.time()) if reset.isdecimal() else _PAUSE_SECONDS
+    elif answer.status_code in (403, 429) and b"rate limit" in answer.content.lower():
+        seconds = _PAUSE_SECONDS
+    else:
+        return 0
+    return min(max(1, seconds), _LONGEST_PAUSE_SECONDS)
+
+
+def _mint(installation: int, repository: int | None, settings: Settings, may: str) -> Token:
+    wanted: Mapping[str, Any] = {"permissions": {"metadata": "read"}}
     if repository is not None:
-        wanted = {"repository_ids": [repository], "permissions": _CONTENTS}
+        wanted = {"repository_ids": [repository], "permissions": dict([may.split(": ")])}
     path = f"/app/installations/{installation}/access_tokens"
-    found = messages.decode(call("POST", path, app_token(settings), settings, wanted), _Minted)
+    answer = ask("POST", path, app_token(settings), settings, wanted)
+    found = messages.decode(checked("POST", path, *answer, needs=may), _Minted)
     return Token(found.token, datetime.fromisoformat(found.expires_at.replace("Z", "+00:00")).timestamp())
 
 

@@ -20,7 +20,7 @@ ANNOTATION_BYTES = 4_000
 NEIGHBOURS = frozenset(
     "of-builder of-buildkit registry gateway queue-worker basic-auth-plugin nats prometheus".split()
 )
-PIPELINE = frozenset("gh-push git-tar buildshiprun garbage-collect reconcile".split())
+PIPELINE = frozenset("gh-push git-tar buildshiprun garbage-collect reconcile github-status".split())
 RESERVED = NEIGHBOURS | PIPELINE
 
 

@@ -7,7 +7,7 @@ other bookkeeping. A line stays under 12 KiB, so that no log driver splits it.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -21,16 +21,27 @@ from .masking import masked
 LOG_BYTES = 8_000
 ERROR_BYTES = 2_000
 TERMINAL_STAGE = "push"
+# What a function is in until its turn comes; of the stack: gh-push has handed it over.
+QUEUE_STAGE = "queue"
+# Deliveries that are not GitHub's own begin so: nobody pushed, and somebody asked for a push again.
+RECONCILE, RERUN = "reconcile-", "rerun-"
 
 
 @dataclass(frozen=True)
 class Subject:
-    """Whose stage it is: the delivery, the repository and the commit."""
+    """Whose stage it is: the delivery, the repository and the commit.
+
+    The rest is for listeners; records don't show it. `asked`: the commit that the delivery was sent for.
+    """
 
     delivery: str
     owner: str
     repo: str
     sha: str
+    scm: str = ""
+    owner_id: int = 0
+    repo_id: int = 0
+    asked: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,6 +79,10 @@ class Stage:
     outcome: str = "ok"
     log: list[str] = field(default_factory=list)
     url: str = ""
+
+
+# Who hears each record of this process once it is printed. They must neither wait nor raise.
+listeners: list[Callable[[Record, Subject], None]] = []
 
 
 @contextmanager
@@ -116,6 +131,8 @@ def emit(name: str, subject: Subject, function: str, told: Stage, seconds: float
     )
     # One write: lines of several threads must not mix.
     print(msgspec.json.encode(record).decode() + "\n", end="", flush=True)
+    for listener in listeners:
+        listener(record, subject)
 
 
 def clipped(text: str, limit: int = ERROR_BYTES) -> str:

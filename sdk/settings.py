@@ -37,7 +37,7 @@ def setting(default: Any, meaning: str) -> Any:
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of gh-push, git-tar, buildshiprun, garbage-collect and reconcile."""
+    """The settings of gh-push, git-tar, buildshiprun, garbage-collect, reconcile and github-status."""
 
     gateway_url: str = setting("http://gateway:8080/", "the OpenFaaS gateway, as functions reach it")
     gateway_public_url: str = setting(
@@ -77,7 +77,12 @@ class Settings:
     mirrors_limit: int = setting(100, "most repositories that git-tar keeps a shallow mirror of")
     mirrors_limit_mb: int = setting(2048, "most that these mirrors take, in MiB")
     github_app_id: str = setting("", "the GitHub App whose secret `private-key` reads private repositories")
-    github_api_url: str = setting("https://api.github.com", "GitHub's REST API")
+    report_status: bool = setting(
+        True, "whether commits on GitHub show what became of them, where there is a `github_app_id`"
+    )
+    github_api_url: str = setting(
+        "https://api.github.com", "GitHub's REST API; of GitHub Enterprise `https://HOST/api/v3`"
+    )
     validate_customers: bool = setting(False, "whether only owners on the list of customers may deploy")
     customers_path: str = setting(
         "", "file with that list, a login per line; if empty, the secret `customers`, if it is there"

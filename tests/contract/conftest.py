@@ -17,6 +17,7 @@ def gateway(secret_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fa
     fake = FakeGateway()
     monkeypatch.setenv("gateway_url", fake.url)
     monkeypatch.setenv("secret_mount_path", str(secret_folder))
+    monkeypatch.setenv("report_status", "false")  # GitHub is told in tests of just that
     with running(fake):
         yield fake
 

@@ -64,7 +64,7 @@ class Server:
                 if self.command != "HEAD":
                     self.wfile.write(content)
 
-            do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = _any
+            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = _any
 
             def log_message(self, format: str, *args: object) -> None:
                 pass
@@ -212,6 +212,7 @@ class FakeBuilder(Server):
         self.failing: dict[str, list[Mapping[str, Any]]] = {}
         self.lasts: Callable[[str], float] = lambda image: 0
         self.overtaken: dict[str, threading.Event] = defaultdict(threading.Event)
+        self.logs: dict[str, str] = {}
 
     def answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
         signed = body if method == "POST" else path.encode()
@@ -230,6 +231,9 @@ class FakeBuilder(Server):
 
     def _image(self, path: str) -> Answer:
         query = parse_qs(urlsplit(path).query)
+        if path.startswith("/log?"):
+            log = self.logs.get(query["image"][0])
+            return (200, log.encode()) if log else (404, b'{"error": {"code": "missing", "message": "none"}}')
         tag = query["tag"][0] if "tag" in query else f"ctx-{query['context'][0]}"
         found = self.images.get(f"{query['image'][0]}:{tag}")
         if not found:

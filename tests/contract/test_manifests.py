@@ -38,6 +38,7 @@ OTHERS = (
     {"app": "gateway"},
     {"app": "prometheus"},
     {"faas_function": "buildshiprun"},
+    {"faas_function": "github-status"},
     {"k8s-app": "kube-dns"},
 )
 # Not settings of ours.
@@ -257,9 +258,12 @@ def test_buildkit_is_for_of_builder_alone() -> None:
     ]
 
 
-def test_of_all_functions_only_buildshiprun_reaches_of_builder() -> None:
+def test_of_all_functions_two_reach_of_builder() -> None:
     functions = [peer for _, peer in _peers("of-builder", "ingress") if "openfaas-fn" in str(peer)]
-    assert [row["podSelector"] for row in functions] == [{"matchLabels": {"faas_function": "buildshiprun"}}]
+    assert [row["podSelector"]["matchLabels"] for row in functions] == [
+        {"faas_function": "buildshiprun"},
+        {"faas_function": "github-status"},
+    ]
     # One peer with both selectors: as two peers, each would let in by itself.
     assert all("namespaceSelector" in row for row in functions)
     assert {port for port, _ in _peers("of-builder", "ingress")} == {8080}

@@ -18,6 +18,7 @@ import buildshiprun.handler
 import garbage_collect.handler
 import git_tar.handler
 import git_tar.overtaken
+import github_status.handler
 import reconcile.handler
 from git_tar.mirrors import Mirrors
 from git_tar.overtaken import Cuts
@@ -479,7 +480,7 @@ def test_the_environment_file_and_the_operators_build_args_are_used(cloud: Cloud
     assert rows["envProcess"] == "python index.py"
 
 
-@pytest.mark.parametrize("name", ["git-tar", "buildshiprun", "garbage-collect", "reconcile"])
+@pytest.mark.parametrize("name", ["git-tar", "buildshiprun", "garbage-collect", "reconcile", "github-status"])
 @pytest.mark.parametrize("attack", ["unsigned", "wrong key", "for another"])
 def test_an_inner_function_refuses_what_is_not_for_it(name: str, attack: str, cloud: Cloud) -> None:
     """Flaw 5: signed requests could be replayed, and owners travelled in unsigned headers."""
@@ -492,6 +493,7 @@ def test_an_inner_function_refuses_what_is_not_for_it(name: str, attack: str, cl
         "buildshiprun": buildshiprun.handler.handle,
         "garbage-collect": garbage_collect.handler.handle,
         "reconcile": reconcile.handler.handle,
+        "github-status": github_status.handler.handle,
     }
     answer = handlers[name](Event(body, headers), None)
     assert answer["statusCode"] == 401

@@ -269,7 +269,7 @@ def test_the_command_line_pushes_lists_and_logs(cloud: Cloud, repository: Make, 
 
 
 def test_gets_on_the_functions_say_what_they_are(cloud: Cloud) -> None:
-    for name in ("gh-push", "git-tar", "buildshiprun", "garbage-collect", "reconcile"):
+    for name in ("gh-push", "git-tar", "buildshiprun", "garbage-collect", "reconcile", "github-status"):
         answer = requests.get(cloud.url(name), timeout=10)
         assert (answer.status_code, answer.json()["name"]) == (200, name)
     assert requests.get(cloud.state.builder_url, timeout=10).json()["name"] == "of-builder"

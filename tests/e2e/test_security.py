@@ -75,7 +75,7 @@ def test_a_body_that_was_changed_after_signing_is_401(cloud: Cloud, untouched: N
     assert answer.status_code == 401
 
 
-@pytest.mark.parametrize("name", ["git-tar", "buildshiprun", "garbage-collect", "reconcile"])
+@pytest.mark.parametrize("name", ["git-tar", "buildshiprun", "garbage-collect", "reconcile", "github-status"])
 @pytest.mark.parametrize("kind", ["unsigned", "wrong secret", "misdirected", "in another header"])
 def test_an_inner_function_takes_only_what_is_signed_for_it(
     name: str, kind: str, cloud: Cloud, untouched: None
@@ -317,7 +317,7 @@ def test_no_secret_is_in_the_logs_or_the_images(cloud: Cloud) -> None:
     for name in ("registry", "of-builder", "gateway", "git-server"):
         logged = cloud.container(name).logs()
         assert not any(value in logged for value in values), name
-    for function in ("gh-push", "git-tar", "buildshiprun", "garbage-collect", "reconcile"):
+    for function in ("gh-push", "git-tar", "buildshiprun", "garbage-collect", "reconcile", "github-status"):
         logged = cloud.cli("logs", function, "--since", "600").stdout.encode()
         assert not any(value in logged for value in values), function
 

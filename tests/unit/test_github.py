@@ -151,3 +151,36 @@ def test_another_repository_than_the_one_asked_for_is_not_taken(
     api.get(REPOSITORY, json={**NOW, "id": 8})
     with pytest.raises(Upstream, match="repository 8 for 7"):
         github.located(PRIVATE, github_app.Tokens(), settings)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "body", "seconds"),
+    [
+        (429, {"Retry-After": "30"}, "", 30),
+        (403, {"Retry-After": "30"}, "", 30),
+        (503, {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, "", 60),
+        (403, {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1000"}, "", 1),
+        (403, {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "99999999999"}, "", 3600),
+        (403, {}, "You have exceeded a secondary rate limit", 60),
+        (500, {}, "", 5),
+    ],
+)
+def test_github_is_left_alone_for_as_long_as_it_wants(
+    status: int,
+    headers: dict[str, str],
+    body: str,
+    seconds: int,
+    settings: Settings,
+    api: responses.RequestsMock,
+) -> None:
+    api.get(REPOSITORY, status=status, headers=headers, body=body)
+    with pytest.raises(Unavailable) as caught:
+        github_app.ask("GET", "/repositories/7", "t", settings)
+    assert caught.value.retry_after == seconds
+
+
+def test_a_permission_that_the_app_lacks_is_named(settings: Settings, api: responses.RequestsMock) -> None:
+    api.post(TOKENS, status=422, body='{"message": "The permissions requested are not granted"}')
+    with pytest.raises(Refused, match="the App needs checks: write"):
+        github_app.Tokens().token(42, 7, settings, "checks: write")
+    assert json.loads(api.calls[0].request.body or "")["permissions"] == {"checks": "write"}
