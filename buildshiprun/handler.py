@@ -77,7 +77,8 @@ def deploy(body: bytes, settings: Settings) -> Answer:
 def overtake(body: bytes, settings: Settings) -> Answer:
     """End the builds of a commit that the branch has left; whatever replica waits for them, it is told."""
     told = messages.unseal(body, "buildshiprun", Overtaken, max_age=settings.message_max_age)
-    images = naming.images_of(settings.push_repository_url, told.scm, told.owner_id, told.repo_id)
+    repository = naming.repository_path(told.scm, told.owner_id, told.repo_id)
+    images = naming.images_of(settings.push_repository_url, repository)
     builder_of(settings).overtaken(images, told.overtaken)
     return answer(200, {"delivery": told.delivery, "overtaken": told.overtaken})
 

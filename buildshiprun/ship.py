@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 import uuid
 from collections import deque
@@ -202,8 +201,5 @@ def subject_of(shipment: Shipment) -> Subject:
 
 
 def url(settings: Settings, service: str, shipment: Shipment) -> str:
-    """Where the function answers: gateway_pretty_url with its words replaced, or the gateway's path."""
-    if settings.gateway_pretty_url:
-        words = {"user": shipment.repository.owner.login.lower(), "function": shipment.function.name}
-        return re.sub("user|function", lambda found: words[found[0]], settings.gateway_pretty_url)
-    return f"{settings.public_url()}/function/{naming.qualified(service, shipment.function.namespace)}"
+    owner, function = shipment.repository.owner.login, shipment.function
+    return settings.function_url(owner, function.name, naming.qualified(service, function.namespace))

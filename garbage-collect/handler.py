@@ -32,7 +32,8 @@ def handle(event: Event, context: Any) -> Answer:
         asked = messages.unseal(body, "garbage-collect", Inventory, max_age=age)
         return answer(200, inventory(asked, settings))
     request = messages.unseal(body, "garbage-collect", Collect, max_age=age)
-    subject = Subject(request.delivery, request.owner, request.repo, request.sha)
+    path = naming.repository_path(request.scm, request.owner_id, request.repo_id)
+    subject = Subject(request.delivery, request.owner, request.repo, request.sha, path)
     with records.stage("collect", subject) as told:
         return answer(200, tidy(request, settings, told))
 

@@ -162,12 +162,12 @@ class Reporter:
 
     def _log(self, told: Told, sha: str, run: Run) -> tuple[str, ...]:
         """The build's log that of-builder keeps; what the record has of it if that can't be read."""
-        keys = secrets.read("builder-secret", self.settings.secret_mount_path)
+        keys = secrets.read("builder-readers", self.settings.secret_mount_path)
         repository = naming.image_repository(
             self.settings.push_repository_url, told.scm, told.owner_id, told.repo_id, run.built
         )
         try:
-            kept = Builder(self.settings.builder_url, keys).log(repository, sha)
+            kept = Builder(self.settings.builder_url, keys).log(repository, tag=sha)
         except CloudError as error:
             return (*run.log, f"(the whole log can't be read: {error.message})")
-        return (masked(kept),) if kept else run.log
+        return (masked(kept.text),) if kept else run.log

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
@@ -17,7 +18,7 @@ from rich.table import Table
 from sdk import __version__, naming, secrets, signature, stack
 from sdk.errors import CloudError, Malformed
 
-from . import author, garbage, queue, reconciling
+from . import author, garbage, links, queue, reconciling
 from . import up as machine
 from .errors import CommandError
 from .state import State
@@ -30,6 +31,7 @@ _SECRET_OF_HEADER = {
 }
 
 
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
@@ -127,6 +129,29 @@ def reconcile(repo: str) -> None:
     """
     for line in reconciling.reconcile(repo, _running()):
         click.echo(line)
+
+
+@main.command()
+@click.argument("owner", required=False)
+@click.option("--all", "everybody", is_flag=True, help="For the operator: shows everybody's.")
+@click.option("--days", type=click.IntRange(1, 366), default=7, show_default=True, help="Works so long.")
+@click.option("--gateway", metavar="URL", help="Of another cloud: its gateway, as browsers reach it,")
+@click.option("--secret", "file", type=_FILE, help="the file with its link-secret,")
+@click.option("--id", "path", metavar="SCM/ID", help="and the owner by id, such as github/583231.")
+def link(
+    owner: str | None, everybody: bool, days: int, gateway: str | None, file: Path | None, path: str | None
+) -> None:
+    """Print a link to OWNER's page: what is live, the pushes, the builds' logs. Who has it sees them."""
+    if bool(owner) == everybody:
+        raise click.UsageError("name an owner, or say --all")
+    if not gateway:
+        if file or path:
+            raise click.UsageError("--secret and --id are for another cloud: name its --gateway")
+        click.echo(links.local(owner or "", days, _running()))
+        return
+    if not file or not (everybody or re.fullmatch(r"(github|gitlab|local)/[0-9]{1,18}", path or "")):
+        raise click.UsageError("--gateway needs --secret FILE and --id SCM/ID, such as github/583231")
+    click.echo(links.made(owner or "", path or "", days, gateway, file))
 
 
 @main.group()

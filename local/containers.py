@@ -70,7 +70,7 @@ def services(state: State, tags: Mapping[str, str], cgroup_parent: str) -> tuple
                 "client_prefix": f"{state.registry}/{CLIENTS}/",
                 "cgroup_parent": cgroup_parent,
             },
-            secrets=("builder-secret", *BUILDER_SECRETS),
+            secrets=("builder-secret", "builder-readers", *BUILDER_SECRETS),
             engine_socket=True,
         ),
         Service(

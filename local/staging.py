@@ -20,8 +20,9 @@ def stage(target: Path = STAGED) -> Path:
         shutil.rmtree(package, ignore_errors=True)
         package.mkdir(parents=True)
         (package / "__init__.py").touch()
-        for file in (*handler.parent.glob("*.py"), *handler.parent.glob("*.sh"), ROOT / "sdk"):
-            (package / file.name).symlink_to(file)
+        for file in (*handler.parent.iterdir(), ROOT / "sdk"):
+            if file.name != "__pycache__":
+                (package / file.name).symlink_to(file)
     return target
 
 

@@ -22,8 +22,10 @@ from sdk.settings import read, setting
 SECRETS = (
     "basic-auth-user",
     "basic-auth-password",
+    "builder-readers",
     "builder-secret",
     "github-webhook-secret",
+    "link-secret",
     "payload-secret",
 )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sdk.records import Record
 
 _STAGES = {
+    ("queue", "ok"): "queued",
     ("fetch", "ok"): "fetched in {seconds:.1f} s",
     ("shrinkwrap", "ok"): "packed in {seconds:.1f} s",
     ("build", "ok"): "built in {seconds:.1f} s",

@@ -86,6 +86,7 @@ def _next_steps(url: str, folder: Path) -> str:
         f"  curl {url}\n"
         f"  cd {folder}, change hello/handler.py, then: git commit -am 'Say more' && git push cloud\n"
         "  .venv/bin/python -m local status    what runs here\n"
+        f"  .venv/bin/python -m local link {EXAMPLE_OWNER}    a page with each push, for the browser\n"
         "  make down                           remove it all"
     )
 

@@ -36,6 +36,7 @@ from .sessions import CONNECT_SECONDS, reason, session
 # clock with each line, and takes of-builder for gone when it has read nothing for READ_SECONDS.
 BEAT_SECONDS = 5
 READ_SECONDS = 30
+LOG_SECONDS = 8
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,14 @@ class Built:
 
 
 @dataclass(frozen=True)
+class Log:
+    """A build's log; not whole while it builds."""
+
+    text: str = field(repr=False)
+    is_whole: bool = True
+
+
+@dataclass(frozen=True)
 class Builder:
     url: str
     keys: Keys
@@ -111,31 +120,42 @@ class Builder:
 
     def digest(self, repository: str, *, context: str = "", tag: str = "") -> str | None:
         """The digest of the image of that context digest or tag, None if the registry has none."""
-        wanted = {"context": context} if context else {"tag": tag}
-        response = self._ask("GET", "/image", {"image": repository, **wanted})
+        response = self._ask("GET", "/image", repository, context=context, tag=tag)
         if response.status_code == 404:
             return None
         _check(response)
         return msgspec.json.decode(response.content, type=studied(Line)).digest
 
-    def log(self, repository: str, tag: str) -> str | None:
-        """The log of what was built with that tag, None if none is kept."""
-        response = self._ask("GET", "/log", {"image": repository, "tag": tag})
+    def log(self, repository: str, *, context: str = "", tag: str = "") -> Log | None:
+        """What that image's build has said, as far as it is kept; None if nothing is."""
+        response = self._ask("GET", "/log", repository, context=context, tag=tag, seconds=LOG_SECONDS, retries=0)
         if response.status_code == 404:
             return None
         _check(response)
-        return response.content.decode(errors="replace")
+        return Log(response.text, is_whole=response.headers.get("X-Build-Status") != "in_progress")
 
     def overtaken(self, repository: str, tag: str) -> None:
         """Nobody needs images with that tag, in or below `repository`, any more: whoever waits is let go."""
-        _check(self._ask("DELETE", "/build", {"image": repository, "tag": tag}))
+        _check(self._ask("DELETE", "/build", repository, tag=tag))
 
-    def _ask(self, method: str, path: str, query: Mapping[str, str]) -> requests.Response:
-        target = f"{path}?" + urlencode({**query, "at": int(time.time())})
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        repository: str,
+        *,
+        context: str = "",
+        tag: str = "",
+        seconds: float = 20,
+        retries: int = 3,
+    ) -> requests.Response:
+        """A signed query about the image of that context digest or tag."""
+        wanted = {"context": context} if context else {"tag": tag}
+        target = f"{path}?" + urlencode({"image": repository, **wanted, "at": int(time.time())})
         headers = {signature.BUILDER_HEADER: signature.sign(target.encode(), self.keys)}
-        url, timeout = self.url.rstrip("/") + target, (CONNECT_SECONDS, 20)
+        url, timeout = self.url.rstrip("/") + target, (CONNECT_SECONDS, seconds)
         try:
-            return session().request(method, url, headers=headers, timeout=timeout)
+            return session(retries).request(method, url, headers=headers, timeout=timeout)
         except requests.RequestException as error:
             raise Unavailable(f"of-builder does not answer: {reason(error)}") from None
 

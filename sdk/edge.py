@@ -6,11 +6,11 @@ import functools
 import json
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from . import __version__
-from .errors import CloudError, Misconfigured, Unavailable
+from .errors import CloudError, Malformed, Misconfigured, Unavailable
 
 Answer = dict[str, Any]
 
@@ -28,7 +28,9 @@ class Event(Protocol):
 Handler = Callable[[Event, Any], Answer]
 
 
-def answer(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Answer:
+def answer(
+    status: int, body: Mapping[str, Any] | Sequence[Any], headers: Mapping[str, str] | None = None
+) -> Answer:
     """An answer in the template's form, as JSON."""
     return {
         "statusCode": status,
@@ -37,18 +39,31 @@ def answer(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | No
     }
 
 
-def function(name: str, *, takes: str) -> Callable[[Handler], Handler]:
-    """Wrap a handler: GET answers name, version and `takes`; every error becomes its status."""
+def function(
+    name: str,
+    *,
+    takes: str,
+    reads: bool = False,
+    shown: Callable[[Event, CloudError], Answer | None] | None = None,
+) -> Callable[[Handler], Handler]:
+    """Wrap a handler: GET answers name, version and `takes`; every error becomes its status.
+
+    One that `reads` is called by GET with a query, and by nothing else. `shown` may make another answer of an
+    error than JSON.
+    """
 
     def wrap(handler: Handler) -> Handler:
         @functools.wraps(handler)
         def handle(event: Event, context: Any) -> Answer:
-            if event.method == "GET":
+            if event.method == "GET" and not (reads and event.query):
                 return answer(200, {"name": name, "version": __version__, "takes": takes})
             try:
+                if reads and event.method not in ("GET", "HEAD"):
+                    raise Malformed(f"{name} takes {takes}")
                 return handler(event, context)
             except CloudError as error:
-                return _refusal(name, error)
+                refusal = _refusal(name, error)
+                return (shown and shown(event, error)) or refusal
             except Exception:
                 # The trace is for the operator; a caller learns only where to look.
                 traceback.print_exc()

@@ -39,6 +39,7 @@ class Status(msgspec.Struct, frozen=True, rename="camel"):
     secrets: tuple[str, ...] | None = None
     replicas: float = 0
     available_replicas: float = 0
+    invocation_count: float = 0
     failure: str = ""
 
 

@@ -20,7 +20,9 @@ ANNOTATION_BYTES = 4_000
 NEIGHBOURS = frozenset(
     "of-builder of-buildkit registry gateway queue-worker basic-auth-plugin nats prometheus".split()
 )
-PIPELINE = frozenset("gh-push git-tar buildshiprun garbage-collect reconcile github-status".split())
+PIPELINE = frozenset(
+    "gh-push git-tar buildshiprun garbage-collect reconcile github-status list-functions".split()
+)
 RESERVED = NEIGHBOURS | PIPELINE
 
 
@@ -48,14 +50,28 @@ def _why(name: str) -> str:
     return "it must be lower case letters, digits and dashes"
 
 
+def owner_path(scm: str, owner_id: int | str) -> str:
+    """`<scm>/<owner id>`: whose something is, whatever the owner is called by now."""
+    return f"{scm}/{owner_id}"
+
+
+def repository_path(scm: str, owner_id: int | str, repo_id: int | str) -> str:
+    return f"{owner_path(scm, owner_id)}/{repo_id}"
+
+
 def image_repository(registry: str, scm: str, owner_id: int, repo_id: int, function: str) -> str:
     """`<registry>/<scm>/<owner id>/<repo id>/<function>`: ids, so that no two owners ever share it."""
-    return f"{images_of(registry, scm, owner_id, repo_id)}/{function}"
+    return image_path(registry, repository_path(scm, owner_id, repo_id), function)
 
 
-def images_of(registry: str, scm: str, owner_id: int, repo_id: int) -> str:
-    """What the images of a repository's functions are below."""
-    return f"{registry.rstrip('/')}/{scm}/{owner_id}/{repo_id}"
+def image_path(registry: str, repository: str, function: str) -> str:
+    """The same for a `repository_path`."""
+    return f"{images_of(registry, repository)}/{function}"
+
+
+def images_of(registry: str, repository: str) -> str:
+    """What the images of a repository's functions are below; `repository` is its `repository_path`."""
+    return f"{registry.rstrip('/')}/{repository}"
 
 
 def qualified(name: str, namespace: str) -> str:

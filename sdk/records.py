@@ -14,6 +14,7 @@ from datetime import datetime, timezone
 
 import msgspec
 
+from . import naming
 from .errors import CloudError, Refused, Superseded, Unavailable
 from .kinds import studied
 from .masking import masked
@@ -31,7 +32,7 @@ RECONCILE, RERUN = "reconcile-", "rerun-"
 class Subject:
     """Whose stage it is: the delivery, the repository and the commit.
 
-    The rest is for listeners; records don't show it. `asked`: the commit that the delivery was sent for.
+    `asked`: the commit that the delivery was sent for.
     """
 
     delivery: str
@@ -42,6 +43,11 @@ class Subject:
     owner_id: int = 0
     repo_id: int = 0
     asked: str = ""
+
+    @property
+    def path(self) -> str:
+        """The repository by ids, `<scm>/<owner id>/<repo id>`: names may be another's by now."""
+        return naming.repository_path(self.scm, self.owner_id, self.repo_id) if self.repo_id else ""
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,7 @@ class Record:
     error: str = ""
     log: list[str] = field(default_factory=list)
     url: str = ""
+    path: str = ""
 
     @property
     def time(self) -> float:
@@ -128,6 +135,7 @@ def emit(name: str, subject: Subject, function: str, told: Stage, seconds: float
         error=clipped(masked(error)),
         log=tail([masked(line) for line in told.log[-LOG_BYTES:]]),
         url=told.url,
+        path=subject.path,
     )
     # One write: lines of several threads must not mix.
     print(msgspec.json.encode(record).decode() + "\n", end="", flush=True)

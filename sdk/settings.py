@@ -37,7 +37,7 @@ def setting(default: Any, meaning: str) -> Any:
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of gh-push, git-tar, buildshiprun, garbage-collect, reconcile and github-status."""
+    """The settings of the platform's functions."""
 
     gateway_url: str = setting("http://gateway:8080/", "the OpenFaaS gateway, as functions reach it")
     gateway_public_url: str = setting(
@@ -138,6 +138,13 @@ class Settings:
     reconcile_repositories: int = setting(
         30, "most repositories that reconcile has looked at in one go; the others come next"
     )
+    pushes_limit: int = setting(20, "pushes on one page of list-functions; older ones are behind a link")
+    pushes_age: Seconds = setting(
+        Seconds(14 * 86400), "list-functions shows pushes that are younger than this"
+    )
+    pushes_lines: int = setting(
+        5_000, "the newest lines of each function's log, of which list-functions shows the pushes"
+    )
     build_timeout: Seconds = setting(Seconds(210), "longest build that buildshiprun waits for")
     deploy_timeout: Seconds = setting(Seconds(60), "a new version must be ready within this")
     message_max_age: Seconds = setting(
@@ -158,6 +165,13 @@ class Settings:
 
     def public_url(self) -> str:
         return (self.gateway_public_url or self.gateway_url).rstrip("/")
+
+    def function_url(self, owner: str, function: str, service: str) -> str:
+        """Where it answers: gateway_pretty_url with its words replaced, or the gateway's path."""
+        if self.gateway_pretty_url:
+            words = {"user": owner.lower(), "function": function}
+            return re.sub("user|function", lambda found: words[found[0]], self.gateway_pretty_url)
+        return f"{self.public_url()}/function/{service}"
 
 
 def read(table: type[T], environ: Mapping[str, str] | None = None) -> T:

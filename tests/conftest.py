@@ -29,7 +29,9 @@ def secret_folder(tmp_path: Path) -> Path:
     for name, value in {
         "github-webhook-secret": "webhook",
         "payload-secret": "payload",
+        "builder-readers": "readers",
         "builder-secret": "builder",
+        "link-secret": "link",
         "basic-auth-user": "admin",
         "basic-auth-password": "s3cret",
     }.items():

@@ -29,6 +29,10 @@ async def not_for_pages(request: web.Request, handler: Handler) -> web.StreamRes
         site = request.headers.get("Sec-Fetch-Site", "none")
         if site.lower() != "none" or "Origin" in request.headers:
             raise GatewayError(403, "pages may not use /system: use faas-cli, curl or python -m local")
+    # A worker's script from /function/NAME may answer for all of /function/ from then on.
+    # https://www.w3.org/TR/service-workers/#service-worker-script-request
+    if "Service-Worker" in request.headers:
+        raise GatewayError(403, "functions share one origin: none may have a service worker")
     return await handler(request)
 
 

@@ -1,4 +1,4 @@
-"""Who may ask of-builder: the cloud, and clients as faas-cli and CI, by the secret that signs."""
+"""Who may ask of-builder, by the secret that signs: the cloud, clients as faas-cli, readers of logs."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from .settings import Settings
 
 CLOUD_SECRET = "builder-secret"  # noqa: S105 - its name
 CLIENTS_SECRET = "builder-clients"  # noqa: S105
+READERS_SECRET = "builder-readers"  # noqa: S105
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,12 @@ def known(settings: Settings) -> list[Caller]:
     clients = secrets.find(CLIENTS_SECRET, settings.secret_mount_path)
     prefix = f"{settings.client_prefix.rstrip('/')}/" if settings.client_prefix else ""
     return [cloud, Caller(clients, prefix)] if clients else [cloud]
+
+
+def readers(settings: Settings) -> list[Caller]:
+    """Who may read logs: also who may do nothing else, such as list-functions."""
+    found = secrets.find(READERS_SECRET, settings.secret_mount_path)
+    return [*known(settings), Caller(found)] if found else known(settings)
 
 
 def signed_by(callers: Mapping[Caller, Running], header: str | None) -> Caller:

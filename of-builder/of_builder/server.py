@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +39,7 @@ from sdk.settings import read
 
 from . import callers
 from .build import CONTEXT_TAG
+from .callers import Caller
 from .kept import Log
 from .service import Service, workplace
 from .settings import Settings
@@ -121,7 +122,7 @@ class Server:
 
     async def image(self, request: web.Request) -> web.Response:
         """The digest of an image by context digest or tag."""
-        image, tag = self._asked(request)
+        image, tag = self._asked(request, callers.known(self.settings))
         registry = self.service.registry(image)
         found = await asyncio.to_thread(registry.digest, image.path, tag)
         if not found:
@@ -130,7 +131,7 @@ class Server:
 
     async def log(self, request: web.Request) -> web.Response:
         """A build's log by context digest or tag; of a build that runs, what there is."""
-        image, tag = self._asked(request)
+        image, tag = self._asked(request, callers.readers(self.settings))
         text, whole = await self.service.log_of(image, tag)
         headers = {"X-Content-Type-Options": "nosniff", "X-Build-Status": "ended" if whole else "in_progress"}
         return web.Response(text=text, content_type="text/plain", charset="utf-8", headers=headers)
@@ -162,13 +163,13 @@ class Server:
 
     async def overtaken(self, request: web.Request) -> web.Response:
         """End the builds of an image, or of all below that path, with one tag: but for whom else they run."""
-        image, _ = self._asked(request)
+        image, _ = self._asked(request, callers.known(self.settings))
         ended = sum(running.overtake(image) for running in self.service.builds.all)
         return web.json_response({"image": str(image), "ended": ended})
 
-    def _asked(self, request: web.Request) -> tuple[Reference, str]:
+    def _asked(self, request: web.Request, known: Iterable[Caller]) -> tuple[Reference, str]:
         """The repository and the tag that a query is about. The path with its query is signed."""
-        signatures = {caller: signature.Running(caller.keys) for caller in callers.known(self.settings)}
+        signatures = {caller: signature.Running(caller.keys) for caller in known}
         for running in signatures.values():
             running.update(request.raw_path.encode())
         caller = callers.signed_by(signatures, request.headers.get(signature.BUILDER_HEADER))

@@ -212,33 +212,36 @@ class FakeBuilder(Server):
         self.failing: dict[str, list[Mapping[str, Any]]] = {}
         self.lasts: Callable[[str], float] = lambda image: 0
         self.overtaken: dict[str, threading.Event] = defaultdict(threading.Event)
-        self.logs: dict[str, str] = {}
+        self.readers = Keys("builder-readers", (b"readers",))
+        self.logs: dict[str, tuple[str, bool]] = {}
 
     def answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
         signed = body if method == "POST" else path.encode()
+        keys = self.readers if path.startswith("/log?") else self.keys
         try:
-            signature.verify(signed, headers.get(signature.BUILDER_HEADER), self.keys)
+            signature.verify(signed, headers.get(signature.BUILDER_HEADER), keys)
         except Unauthorized as error:
             return 401, json.dumps(error.body()).encode()
         if method == "DELETE":
             return self._overtake(path)
-        return self._image(path) if method == "GET" else self._build(body)
+        return self._asked(path) if method == "GET" else self._build(body)
 
     def _overtake(self, path: str) -> Answer:
         query = parse_qs(urlsplit(path).query)
         self.overtaken[f"{query['image'][0]}/*:{query['tag'][0]}"].set()
         return 200, b"{}"
 
-    def _image(self, path: str) -> Answer:
+    def _asked(self, path: str) -> Answer:
         query = parse_qs(urlsplit(path).query)
-        if path.startswith("/log?"):
-            log = self.logs.get(query["image"][0])
-            return (200, log.encode()) if log else (404, b'{"error": {"code": "missing", "message": "none"}}')
         tag = query["tag"][0] if "tag" in query else f"ctx-{query['context'][0]}"
-        found = self.images.get(f"{query['image'][0]}:{tag}")
-        if not found:
-            return 404, json.dumps({"error": {"code": "missing", "message": "no such image"}}).encode()
-        return 200, json.dumps({"digest": found}).encode()
+        image = f"{query['image'][0]}:{tag}"
+        if path.startswith("/log?") and image in self.logs:
+            text, is_whole = self.logs[image]
+            status = "ended" if is_whole else "in_progress"
+            return 200, text.encode(), {"Content-Type": "text/plain; charset=utf-8", "X-Build-Status": status}
+        if path.startswith("/image?") and image in self.images:
+            return 200, json.dumps({"digest": self.images[image]}).encode()
+        return 404, json.dumps({"error": {"code": "missing", "message": "no such image"}}).encode()
 
     def _build(self, body: bytes) -> Answer:
         digest, files = Digest(), dict[str, bytes]()

@@ -127,6 +127,14 @@ def test_the_gateways_password_is_rotated_line_by_line(
     run(settings, test)
 
 
+def test_no_function_has_a_service_worker_which_would_answer_for_all(settings: Settings) -> None:
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        async with client.get("/function/hello", headers={"Service-Worker": "script"}) as answer:
+            assert answer.status == 403
+
+    run(settings, test)
+
+
 @pytest.mark.parametrize("header", ["Basic", "Basic !!!", "Basic é", "Bearer x", "Basic " + "A" * 5])
 def test_what_is_no_credential_is_401(header: str, settings: Settings, secret_folder: Path) -> None:
     async def test(client: Client, swarm: FakeSwarm) -> None:

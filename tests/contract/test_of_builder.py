@@ -599,6 +599,24 @@ def test_a_builds_log_is_kept_beside_its_image_also_when_it_failed(
     run(settings, test)
 
 
+def test_a_reader_of_logs_may_do_nothing_else(
+    settings: Settings, buildx: Buildx, registry: FakeRegistry
+) -> None:
+    readers = Keys("builder-readers", (b"readers",))
+    (Path(settings.secret_mount_path) / "builder-readers").write_text("readers\n")
+
+    async def test(client: Client) -> None:
+        assert (await client.post("/build", **signed(TAR))).status == 200
+        target = f"/log?image={IMAGE}&tag=sha&{at_now()}"
+        assert (await client.get(target, **asked(target, readers))).status == 200
+        target = target.replace("/log?", "/image?")
+        assert (await client.get(target, **asked(target, readers))).status == 401
+        headers = {"X-Build-Signature": signature.sign(TAR, readers)}
+        assert (await client.post("/build", data=TAR, headers=headers)).status == 401
+
+    run(settings, test)
+
+
 def test_a_registry_that_keeps_no_log_fails_no_build(settings: Settings, buildx: Buildx) -> None:
     async def test(client: Client) -> None:
         assert (await client.post("/build", **signed(TAR))).status == 200

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import tarfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
+from urllib.parse import parse_qsl, urlsplit
 
 import click
 import pytest
@@ -15,9 +17,10 @@ from click.testing import CliRunner
 from local import author, containers, debian
 from local.cli import main
 from local.errors import CommandError
+from local.gitserver.repository import owner_id
 from local.publish import Publisher
 from local.state import SECRETS, State
-from sdk import messages, secrets, signature, stack
+from sdk import links, messages, secrets, signature, stack
 from sdk.builder import Builder, Built
 from sdk.gateway import Gateway, Status
 from sdk.messages import Collect, Reconcile
@@ -58,7 +61,16 @@ def test_every_command_has_help(command: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [("status",), ("logs", "git-tar"), ("push", "."), ("retry",), ("reconcile",), ("queue",)]
+    "command",
+    [
+        ("status",),
+        ("link", "alice"),
+        ("logs", "git-tar"),
+        ("push", "."),
+        ("retry",),
+        ("reconcile",),
+        ("queue",),
+    ],
 )
 def test_without_a_cloud_it_says_how_to_start_one(
     command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -67,6 +79,31 @@ def test_without_a_cloud_it_says_how_to_start_one(
     code, output = run(*command)
     assert code == 1
     assert "start it with `make up`" in output
+
+
+def test_a_link_opens_the_owners_page(state: State) -> None:
+    keys = secrets.read("link-secret", str(state.secrets_folder))
+
+    def opened(*arguments: str) -> links.Link:
+        code, output = run("link", *arguments)
+        assert code == 0, output
+        return links.read(dict(parse_qsl(urlsplit(output.strip()).query)), keys)
+
+    link = opened("alice", "--days", "2")
+    assert (link.user, link.owner) == ("alice", f"local/{owner_id('alice')}")
+    assert 0 < link.until - time.time() <= 2 * 86400
+    assert opened("--all").owner == ""
+    other = ("--gateway", "https://cloud.example", "--secret", str(state.secret_file("link-secret")))
+    assert opened("octocat", "--id", "github/583231", *other).owner == "github/583231"
+    for wrong in (
+        (),
+        ("alice", "--all"),
+        ("alice", "--id", "github/1"),
+        ("alice", "--gateway", "https://x"),
+        ("alice", *other),
+        ("alice", *other, "--id", ""),
+    ):
+        assert run("link", *wrong)[0] == 2, wrong
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,220 @@
+"""Pushes, as their stage records tell them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from .sdk.records import TERMINAL_STAGE, Record
+
+# Nothing is heard of a push for so long: then no end of it will come.
+LOST_SECONDS = 1800
+PERIODIC = "reconcile-"
+GOOD = ("ok", "unchanged")
+BAD = ("failed", "refused", "lost")
+OPEN = ("queued", "running", "waiting")
+_GIT_TAR = ("fetch", "shrinkwrap", TERMINAL_STAGE)
+
+Stages = Mapping[str, Record]
+
+
+@dataclass(frozen=True)
+class Step:
+    """`state`: todo, now, done, failed, or skipped; `at`, in seconds since 1970, is its end."""
+
+    name: str
+    state: str
+    at: float = 0
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One function of a push, with its own steps `built` and `deployed`."""
+
+    function: str
+    state: str
+    said: str
+    built: Step
+    deployed: Step
+    error: str = ""
+    log: tuple[str, ...] = ()
+    url: str = ""
+    has_log: bool = False
+
+    @property
+    def is_building(self) -> bool:
+        return self.built.state == "now"
+
+
+@dataclass(frozen=True)
+class Push:
+    """`outcome`: queued, running, waiting, lost, or as its last record says; `ended` is 0 until it has."""
+
+    delivery: str
+    path: str
+    owner: str
+    repo: str
+    sha: str
+    begun: float
+    ended: float
+    outcome: str
+    error: str = ""
+    steps: tuple[Step, ...] = ()
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def is_open(self) -> bool:
+        return self.outcome in OPEN
+
+    @property
+    def state(self) -> str:
+        if self.is_open:
+            return "now"
+        return "done" if self.outcome == "ok" else "failed" if self.outcome in BAD else "skipped"
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether reconcile has only seen that all is as it should be."""
+        changed = any(part.said != "unchanged" for part in self.parts)
+        return self.delivery.startswith(PERIODIC) and self.outcome in ("ok", "skipped") and not changed
+
+
+def pushes(records: Iterable[Record], owner: str, now: float) -> list[Push]:
+    """The pushes of `owner` (`<scm>/<id>`, empty for everybody's), the newest first."""
+    theirs = [each for each in records if each.path and (not owner or each.path.startswith(f"{owner}/"))]
+    theirs.sort(key=lambda each: (each.delivery, each.path, each.time))
+    groups = groupby(theirs, key=lambda each: (each.delivery, each.path))
+    found = [_push(list(group), now) for _, group in groups]
+    return sorted(
+        (push for push in found if not push.is_quiet),
+        key=lambda push: (push.begun, push.delivery),
+        reverse=True,
+    )
+
+
+def _push(records: Sequence[Record], now: float) -> Push:
+    """One delivery by its records, in the order of time."""
+    first, newest = records[0], records[-1]
+    sha = next((each.sha for each in reversed(records) if each.stage == "fetch"), newest.sha)
+    stages = _latest(records, sha)
+    of_all = stages.pop("", {})
+    end = of_all.get(TERMINAL_STAGE)
+    outcome, error = _outcome(records, now)
+    is_open = outcome in OPEN
+    begun = first.time - first.seconds
+    parts = tuple(_part(function, told, is_open=is_open) for function, told in sorted(stages.items()))
+    return Push(
+        delivery=first.delivery,
+        path=first.path,
+        owner=newest.owner,
+        repo=newest.repo,
+        sha=sha,
+        begun=begun,
+        ended=end.time if end and not is_open else 0,
+        outcome=outcome,
+        error=error,
+        steps=tuple(_steps(begun, of_all, parts, is_open=is_open)),
+        parts=parts,
+    )
+
+
+def _latest(records: Iterable[Record], sha: str) -> dict[str, dict[str, Record]]:
+    """The last record of each stage, by function. Of several passes the one of `sha` counts: it stays."""
+    found: dict[str, dict[str, Record]] = {}
+    for each in records:
+        if each.sha not in (sha, "") and each.stage != "queue":
+            continue
+        stages = found.setdefault(each.function, {})
+        before = stages.get(each.stage)
+        # A push that is tried again finds done what it did before.
+        if not (before and before.outcome == "ok" and each.outcome == "unchanged"):
+            stages[each.stage] = each
+    return found
+
+
+def _outcome(records: Sequence[Record], now: float) -> tuple[str, str]:
+    """git-tar has the last word: each function has a clock of its own, so theirs may seem later."""
+    said = [each for each in records if each.stage in _GIT_TAR]
+    last = said[-1] if said else None
+    if last and last.terminal:
+        return last.outcome, last.error
+    if now - records[-1].time > LOST_SECONDS:
+        return "lost", "no end of it was seen: what is live tells whether it went well"
+    if last and last.stage == TERMINAL_STAGE:
+        return "waiting", last.error
+    return ("running" if last else "queued"), ""
+
+
+def _steps(begun: float, of_all: Stages, parts: Sequence[Part], *, is_open: bool) -> Iterator[Step]:
+    queue, fetch = of_all.get("queue"), of_all.get("fetch")
+    yield Step("Queued", "done", queue.time if queue else begun)
+    if not fetch:
+        yield Step("Fetched", "now" if is_open else "skipped")
+    else:
+        yield Step("Fetched", "done" if fetch.outcome in GOOD else "failed", fetch.time)
+    begins = "now" if is_open and fetch else "todo" if is_open else "skipped"
+    yield _joined("Built", [part.built for part in parts], begins)
+    yield _joined("Deployed", [part.deployed for part in parts], "todo" if is_open else "skipped")
+
+
+def _joined(name: str, steps: Sequence[Step], nothing: str) -> Step:
+    """A step of all functions; `nothing` if none is known."""
+    if not steps:
+        return Step(name, nothing)
+    states = [step.state for step in steps]
+    done = states.count("done")
+    state = next((each for each in ("failed", "now", "todo", "skipped") if each in states), "done")
+    state = "now" if state == "todo" and done else state
+    notes = {step.note for step in steps}
+    note = f"{done} of {len(steps)}" if len(steps) > 1 and state != "skipped" else ""
+    if state == "done" and len(notes) == 1:
+        note = notes.pop() or note
+    at = max(step.at for step in steps) if state in ("done", "failed") else 0
+    return Step(name, state, at, note)
+
+
+def _part(function: str, stages: Stages, *, is_open: bool) -> Part:
+    build, deploy = stages.get("build"), stages.get("deploy")
+    latest = max(stages.values(), key=lambda each: each.time)
+    goes_on = is_open and latest.outcome in GOOD
+    is_live = bool(deploy and deploy.outcome in GOOD)
+    built = _step("Built", build or (deploy if is_live else None), "now" if goes_on else "skipped")
+    waits = "todo" if built.state == "now" else "now" if goes_on else "skipped"
+    deployed = _step("Deployed", deploy, waits)
+    ran = bool(build and build.outcome != "unchanged") or built.state == "now"
+    state = "failed" if latest.outcome in BAD else "done" if is_live else "now" if goes_on else "skipped"
+    return Part(
+        function,
+        state,
+        _said(latest, built, is_open=goes_on),
+        built,
+        deployed,
+        error=latest.error,
+        log=tuple(latest.log) if state == "failed" else (),
+        url=deploy.url if deploy and is_live else "",
+        has_log=ran,
+    )
+
+
+def _step(name: str, record: Record | None, otherwise: str) -> Step:
+    if not record:
+        return Step(name, otherwise)
+    state = "done" if record.outcome in GOOD else "failed" if record.outcome in BAD else "skipped"
+    return Step(name, state, record.time, "unchanged" if record.outcome == "unchanged" else "")
+
+
+def _said(latest: Record, built: Step, *, is_open: bool) -> str:
+    if latest.outcome in BAD:
+        return f"{_NOUNS.get(latest.stage, latest.stage)} {latest.outcome}"
+    if latest.outcome not in GOOD:
+        return "is tried again" if latest.outcome == "retry" else latest.outcome
+    if latest.stage == "deploy":
+        return "unchanged" if latest.outcome == "unchanged" else f"live in {latest.seconds:.1f} s"
+    if built.state == "done":
+        return "starts" if is_open else "built, not deployed"
+    return "is being built" if is_open else "not built"
+
+
+_NOUNS = {"shrinkwrap": "packing", "check": "it was", "deploy": "start"}

@@ -1,0 +1,163 @@
+"""Pushes, as list-functions reads them from the stage records."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from list_functions import timelines
+from list_functions.sdk import records
+from list_functions.sdk.records import Record
+from list_functions.timelines import Push
+from tests.contract.pages import ALICE, BOB, Story
+
+NOW = 1_000_010
+
+
+def read(*stories: Story, owner: str = ALICE, now: float = NOW) -> list[Push]:
+    found = [record for story in stories for record in ours(story)]
+    random.Random(7).shuffle(found)  # each function's log is read by itself
+    return timelines.pushes(found, owner, now)
+
+
+def ours(story: Story) -> list[Record]:
+    lines = [line for told in story.lines.values() for line in told]
+    return [found for line in lines if (found := records.parse(line))]
+
+
+def states(push: Push) -> list[str]:
+    return [step.state for step in push.steps]
+
+
+def whole() -> Story:
+    return Story().queued().fetched("hello").built("hello", 1.8).live("hello", 4.5).done(4.7)
+
+
+def test_a_push_has_its_four_steps_each_with_its_time() -> None:
+    [push] = read(whole())
+    assert (push.outcome, push.state, push.sha, push.repo) == ("ok", "done", "a" * 40, "hello")
+    assert [(step.name, step.state, round(step.at - 1_000_000, 1)) for step in push.steps] == [
+        ("Queued", "done", 0),
+        ("Fetched", "done", 0.4),
+        ("Built", "done", 1.8),
+        ("Deployed", "done", 4.5),
+    ]
+    [part] = push.parts
+    assert (part.said, part.has_log, part.url) == (
+        "live in 2.7 s",
+        True,
+        "http://127.0.0.1:8080/function/alice-hello",
+    )
+    assert push.ended - push.begun == pytest.approx(4.8)
+
+
+@pytest.mark.parametrize(
+    ("story", "outcome", "wanted"),
+    [
+        (Story().queued(), "queued", ["done", "now", "todo", "todo"]),
+        (Story().queued().fetched(), "running", ["done", "done", "now", "todo"]),
+        (Story().queued().fetched("hello"), "running", ["done", "done", "now", "todo"]),
+        (Story().queued().fetched("hello").built("hello", 2), "running", ["done", "done", "done", "now"]),
+        (
+            Story().queued().fetched("hello").tell("git-tar", "push", 2, "retry", error="of-builder is away"),
+            "waiting",
+            ["done", "done", "now", "todo"],
+        ),
+    ],
+    ids=["queued", "fetched", "building", "starting", "waiting"],
+)  # fmt: skip
+def test_a_push_on_its_way_says_where_it_is(story: Story, outcome: str, wanted: list[str]) -> None:
+    [push] = read(story)
+    assert (push.outcome, push.is_open, states(push)) == (outcome, True, wanted)
+
+
+def test_a_push_that_nothing_was_heard_of_for_long_is_not_waited_for() -> None:
+    [push] = read(Story().queued().fetched("hello"), now=NOW + 3600)
+    assert (push.outcome, push.is_open) == ("lost", False)
+    assert "now" not in states(push)
+
+
+def test_a_failed_build_says_why_and_what_went_well() -> None:
+    story = Story().queued().fetched("one", "two").built("one", 2).live("one", 3)
+    story.built("two", 4, "failed", error="exit code: 2", log=["make: ***"]).done(5, "failed", "two failed")
+    [push] = read(story)
+    assert (push.outcome, states(push)) == ("failed", ["done", "done", "failed", "skipped"])
+    assert push.steps[2].note == "1 of 2"
+    one, two = push.parts
+    assert (one.state, two.state, two.said, two.error, two.log) == (
+        "done", "failed", "build failed", "exit code: 2", ("make: ***",),
+    )  # fmt: skip
+
+
+def test_a_start_that_failed_is_no_failed_build() -> None:
+    story = Story().queued().fetched("hello").built("hello", 2)
+    story.tell("buildshiprun", "deploy", 4, "failed", "hello", error="exit 1").done(5, "failed", "hello")
+    [push] = read(story)
+    assert states(push) == ["done", "done", "done", "failed"]
+    assert push.parts[0].said == "start failed"
+
+
+def test_what_is_unchanged_needs_no_build() -> None:
+    [push] = read(Story().queued().fetched("hello").live("hello", 1, "unchanged").done(2))
+    assert states(push) == ["done"] * 4
+    assert (push.parts[0].said, push.parts[0].has_log) == ("unchanged", False)
+
+
+def test_of_a_push_that_follows_a_newer_commit_the_last_pass_is_shown() -> None:
+    story = Story().queued().fetched("old").tell("git-tar", "push", 1, "superseded")
+    newer = replace(story, sha="b" * 40)
+    newer.fetched("new", after=2).built("new", 4)
+    [push] = read(newer)
+    assert (push.sha, push.outcome, [part.function for part in push.parts]) == ("b" * 40, "running", ["new"])
+
+
+def test_a_second_try_that_finds_the_work_done_hides_it_not() -> None:
+    story = whole().tell("buildshiprun", "deploy", 6, "unchanged", "hello")
+    assert read(story)[0].parts[0].said == "live in 2.7 s"
+
+
+def test_what_reconcile_found_as_it_should_be_is_no_push() -> None:
+    quiet = Story(delivery="reconcile-1").fetched().done(2)
+    healed = Story(delivery="reconcile-2", sha="b" * 40).fetched("hello").live("hello", 2).done(3)
+    assert [push.delivery for push in read(quiet, healed)] == ["reconcile-2"]
+
+
+def test_nobody_sees_anothers_push_whatever_the_names() -> None:
+    mine, theirs = whole(), replace(whole(), delivery="d-2", path="github/33/9", lines={}).queued()
+    nowhere = replace(whole(), delivery="d-3", path="", lines={}).queued()
+    assert [push.delivery for push in read(mine, theirs, nowhere)] == ["d-1"]
+    assert [push.delivery for push in read(mine, theirs, nowhere, owner=BOB)] == []
+    assert {push.delivery for push in read(mine, theirs, nowhere, owner="")} == {"d-1", "d-2"}
+
+
+def test_the_newest_push_is_first() -> None:
+    older = replace(whole(), delivery="d-0", at=999_000, lines={}).queued()
+    assert [push.delivery for push in read(older, whole())] == ["d-1", "d-0"]
+
+
+RECORDS = st.builds(
+    Record,
+    at=st.integers(0, 60).map(lambda second: f"2026-01-01T00:00:{second % 60:02}+00:00"),
+    delivery=st.sampled_from(["d-1", "reconcile-1"]),
+    owner=st.just("alice"),
+    repo=st.just("hello"),
+    sha=st.sampled_from(["", "a", "b"]),
+    function=st.sampled_from(["", "one", "two"]),
+    stage=st.sampled_from(
+        ["queue", "fetch", "shrinkwrap", "check", "build", "deploy", "collect", "push", "?"]
+    ),
+    outcome=st.sampled_from(["ok", "unchanged", "failed", "refused", "superseded", "skipped", "retry", "?"]),
+    seconds=st.just(0.5),
+    path=st.just("github/3/7"),
+)
+
+
+@given(st.lists(RECORDS), st.integers(0, 10**10))
+def test_whatever_was_recorded_is_a_push(found: list[Record], now: int) -> None:
+    for push in timelines.pushes(found, ALICE, now):
+        assert len(push.steps) == 4
+        assert push.is_open or not {"now", "todo"} & {*states(push), *(part.state for part in push.parts)}
