@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
-from .sdk import naming, policy
+from .sdk import naming, policy, secrets_file
 from .sdk.gateway import Status
 from .sdk.messages import Shipment
 from .sdk.settings import Settings
@@ -19,6 +19,8 @@ PREFIX = naming.CLOUD
 DIGEST = PREFIX + "digest"
 CONFIG = PREFIX + "config"
 NONCE = PREFIX + "nonce"
+# Of what its sealed secrets are in the repository: with another value it is another version.
+SEALED = PREFIX + "sealed"
 
 # What may differ between two deployments of one and the same version: where it came from, not what it is.
 _VOLATILE = frozenset(PREFIX + name for name in ("git-sha", "git-deploytime", "git-clone-url", "template"))
@@ -88,6 +90,12 @@ def is_twin(status: Status, spec: Spec) -> bool:
     return is_version(status, spec) and status.image == spec["image"]
 
 
+def has_sealed(status: Status | None, spec: Spec) -> bool:
+    """Whether it was deployed with the same sealed secrets."""
+    there = (status.annotations or {}) if status else {}
+    return bool(there.get(SEALED) == spec["annotations"].get(SEALED))
+
+
 def is_starting(status: Status) -> bool:
     """Whether replicas are wanted and none is ready, nor known to fail."""
     return bool(status.replicas and not status.available_replicas and not status.failure)
@@ -150,6 +158,7 @@ def _annotations(shipment: Shipment) -> Mapping[str, str]:
         f"{PREFIX}git-ref": shipment.ref,
         f"{PREFIX}template": f"{template.source}@{template.commit}" if template.commit else template.source,
         DIGEST: shipment.digest,
+        **({SEALED: secrets_file.digest(shipment.sealed)} if shipment.sealed else {}),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from .sdk.edge import Answer, Event, answer, function
 from .sdk.errors import Malformed, Upstream
 from .sdk.gateway import Gateway
 from .sdk.messages import Closing, Collect, Overtaken, Shipment
+from .sdk.sealing import SealKeys
 from .sdk.secrets import Keys
 from .sdk.settings import Settings
 from .sdk.slots import Slots
@@ -29,6 +31,7 @@ COLLECT_SECONDS = 30
     "buildshiprun",
     takes="POST of git-tar's tar, its description alone, an overtaken commit, or the closing message; "
     "signed in X-Cloud-Signature",
+    tells=lambda: public_key(Settings.read()),
 )
 def handle(event: Event, context: Any) -> Answer:
     settings = Settings.read()
@@ -41,6 +44,12 @@ def handle(event: Event, context: Any) -> Answer:
     if messages.carries(body, "overtaken"):
         return overtake(body, settings)
     return finish(body, settings, keys)
+
+
+def public_key(settings: Settings) -> Mapping[str, str]:
+    """What authors seal their secrets for."""
+    keys = SealKeys.find(settings.secret_mount_path)
+    return {"seal_key": keys.public} if keys else {}
 
 
 def compare(body: bytes, settings: Settings) -> Answer:
@@ -70,7 +79,8 @@ def deploy(body: bytes, settings: Settings) -> Answer:
 
     with SLOTS.taken(settings.parallel_long_calls, service, busy=f"{service} is being deployed"):
         gateway = replace(Gateway.of(settings), namespace=shipment.function.namespace)
-        done = ship.Ship(gateway, builder, settings).ship(shipment, build, repository)
+        keys = SealKeys.find(settings.secret_mount_path)
+        done = ship.Ship(gateway, builder, settings, keys).ship(shipment, build, repository)
     return answer(200, {**asdict(done), "url": ship.url(settings, service, shipment)})
 
 

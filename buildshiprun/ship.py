@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -17,6 +18,7 @@ from .sdk.errors import CloudError, Failed, Superseded, Unavailable, Upstream
 from .sdk.gateway import Gateway, Status
 from .sdk.messages import Shipment
 from .sdk.records import Stage, Subject
+from .sdk.sealing import Home, SealKeys
 from .sdk.settings import Settings
 from .sdk.specs import Spec
 
@@ -41,6 +43,7 @@ class Ship:
     gateway: Gateway
     builder: Builder
     settings: Settings
+    keys: SealKeys | None = None
 
     def ship(self, shipment: Shipment, build: Callable[[], str], repository: str) -> Shipped:
         """Bring the function to the state that `shipment` describes.
@@ -54,12 +57,14 @@ class Ship:
         with records.stage("check", subject, name):
             current = self.gateway.get(spec["service"])
             self._check_owner(current, shipment)
+            opened = self._opened(shipment)
             self._check_secrets(shipment, spec)
         if current and deployment.is_unchanged(current, spec):
             records.emit("deploy", subject, name, Stage("unchanged", url=where), 0)
             return Shipped("unchanged", current.image)
         # A build and a start may print what they were given; who sees the push need not know it.
         given = [*shipment.function.build_args.values(), *shipment.function.environment.values()]
+        given += [shown for value in opened.values() for shown in (value, json.dumps(value)[1:-1])]
         with records.stage("build", subject, name, hide=given) as told:
             digest = self.builder.digest(repository, context=shipment.digest)
             told.outcome = "unchanged" if digest else "ok"
@@ -67,7 +72,7 @@ class Ship:
         image = self._image(shipment, repository, digest)
         with records.stage("deploy", subject, name, hide=given) as told:
             told.url = where
-            self._deploy(spec, image, shipment, current, told.log)
+            self._deploy(spec, image, shipment, current, opened, told.log)
         return Shipped("ok", image)
 
     def is_live(self, shipment: Shipment) -> bool:
@@ -87,19 +92,48 @@ class Ship:
         """A missing secret kills a running function on some providers: look before the PUT."""
         known = self.gateway.secret_names() if spec["secrets"] else set()
         names = zip(shipment.function.secrets, spec["secrets"], strict=True)
-        missing = [f"{name} (in the cluster: {full})" for name, full in names if full not in known]
+        missing = [
+            f"{name} (in the cluster: {full})"
+            for name, full in names
+            if full not in known and name not in shipment.sealed
+        ]
         if missing:
             owner = shipment.repository.owner.login
             raise Failed(
                 f"{spec['service']}: {owner} has no such secret: {', '.join(missing)}; create it first, on "
-                f"the local cloud by `python -m local secret set {owner} NAME`"
+                f"the local cloud by `python -m local secret set {owner} NAME`, or seal it in secrets.yml"
             )
+
+    def _opened(self, shipment: Shipment) -> Mapping[str, str]:
+        """The sealed secrets by their names in the cluster, which are always below their owner's id."""
+        if not shipment.sealed:
+            return {}
+        if not self.keys:
+            raise Failed("this cloud opens no sealed secrets: its operator must give it the secret seal-key")
+        owner, repo = shipment.repository.owner.id, shipment.repository.id
+        home = Home(shipment.scm, owner, repo)
+        return {
+            naming.user_secret(shipment.scm, owner, name): self.keys.open(name, text, home)
+            for name, text in shipment.sealed.items()
+        }
+
+    def _set_secrets(self, opened: Mapping[str, str], now: Status | None, spec: Spec) -> None:
+        """Values can't be read back: what was deployed with the same sealed text has the same."""
+        if opened and not (deployment.has_sealed(now, spec) and opened.keys() <= self.gateway.secret_names()):
+            for name, value in opened.items():
+                self.gateway.set_secret(name, value)
 
     def _check_owner(self, current: Status | None, shipment: Shipment) -> None:
         ownership.check_owner(current, shipment, adopt_legacy=self.settings.adopt_legacy)
 
     def _deploy(
-        self, spec: Spec, image: str, shipment: Shipment, current: Status | None, log: list[str]
+        self,
+        spec: Spec,
+        image: str,
+        shipment: Shipment,
+        current: Status | None,
+        opened: Mapping[str, str],
+        log: list[str],
     ) -> None:
         started = datetime.now(timezone.utc).isoformat()
         now = self._settled(self.gateway.get(spec["service"]))
@@ -107,6 +141,7 @@ class Ship:
         if not deployment.is_same(now, current):
             raise Superseded(f"{spec['service']}: it was changed while this version was built")
         previous = deployment.last_ready(now, spec)
+        self._set_secrets(opened, now, spec)
         whole = deployment.complete(spec, image, uuid.uuid4().hex, previous)
         shown, wrong = self._proven(whole, self._put(whole, now))
         if wrong:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .sdk import messages, naming, policy, stack, templates
@@ -26,6 +26,7 @@ class Tree:
     folder: Path
     configuration: Configuration
     sources: Sources
+    sealed: Mapping[str, str] = field(default_factory=dict)
 
 
 def pack(function: Function, tree: Tree, path: Path, settings: Settings, keys: Keys) -> SignedTar:
@@ -50,8 +51,9 @@ def pack(function: Function, tree: Tree, path: Path, settings: Settings, keys: K
 
     def describe(digest: str) -> bytes:
         push, origin = tree.push, language.origin if language else Template()
+        sealed = {name: tree.sealed[name] for name in function.secrets if name in tree.sealed}
         shipment = Shipment(
-            push.scm, push.delivery, push.repository, push.ref, tree.sha, described, digest, origin
+            push.scm, push.delivery, push.repository, push.ref, tree.sha, described, digest, origin, sealed
         )
         return messages.seal("buildshiprun", shipment)
 

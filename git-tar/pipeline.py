@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from .converge import Report, Result
 from .fetch import Client, Remote
 from .mirrors import Checkout, Mirrors
 from .overtaken import Cuts, Watch
-from .sdk import messages, naming, records, signature, stack
+from .sdk import messages, naming, records, secrets_file, signature, stack
 from .sdk.context import CLOUD_ENTRY, SignedTar, read_entry
 from .sdk.errors import Busy, CloudError, Failed, Malformed, Misconfigured, TooLarge, Unavailable
 from .sdk.gateway import Gateway
@@ -77,7 +77,7 @@ class Pipeline:
         with tempfile.TemporaryDirectory(prefix="git-tar-") as work:
             folder, found = self._checkout(sha, Path(work))
             with held(self.templates, found.configuration, self.settings) as sources:
-                tree = Tree(self.push, sha, folder, found.configuration, sources)
+                tree = Tree(self.push, sha, folder, found.configuration, sources, read_sealed(folder, found))
                 ended = self._ship_all(found.functions, tree, Path(work))
         for error in ended:
             if isinstance(error, Misconfigured):
@@ -251,6 +251,19 @@ def read_stack(folder: Path, functions_limit: int) -> Stack:
     if len(found.functions) > functions_limit:
         raise TooLarge(f"{file.name} has {len(found.functions)} functions, {functions_limit} are allowed")
     return found
+
+
+def read_sealed(folder: Path, found: Stack) -> Mapping[str, str]:
+    """What is in secrets.yml at the top of the tree, if a function has secrets, and if the file is ours."""
+    file = folder / secrets_file.NAME
+    if file.is_symlink() or not file.is_file() or not any(each.secrets for each in found.functions):
+        return {}
+    if file.stat().st_size > secrets_file.FILE_BYTES:
+        raise TooLarge(f"{file.name} has {file.stat().st_size} bytes, {secrets_file.FILE_BYTES} are allowed")
+    try:
+        return secrets_file.parse(file.read_bytes()) or {}
+    except Malformed as error:
+        raise Failed(error.message) from None
 
 
 @dataclass(frozen=True)

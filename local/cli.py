@@ -18,7 +18,7 @@ from rich.table import Table
 from sdk import __version__, naming, secrets, signature, stack
 from sdk.errors import CloudError, Malformed
 
-from . import author, garbage, links, queue, reconciling
+from . import author, garbage, links, queue, reconciling, seal
 from . import up as machine
 from .errors import CommandError
 from .state import State
@@ -164,14 +164,34 @@ def secret() -> None:
 @click.argument("name")
 def secret_set(owner: str, name: str) -> None:
     """Set OWNER's secret NAME to what comes on standard input; stack.yml names it NAME."""
-    try:
-        value = sys.stdin.buffer.read().decode().rstrip("\n")
-    except UnicodeDecodeError:
-        raise CommandError("the secret is not UTF-8 text: encode it, for example with base64") from None
-    if not value:
-        raise CommandError("standard input is empty: echo VALUE | python -m local secret set OWNER NAME")
-    full = author.set_secret(owner, name, value, _running().gateway)
+    full = author.set_secret(owner, name, _given_value("secret set OWNER NAME"), _running().gateway)
     console.print(f"set; a function of {owner} that lists it reads /var/openfaas/secrets/{full}")
+
+
+@main.command("seal")
+@click.argument("name")
+@click.option("-C", "folder", type=_FOLDER, default=".", help="The repository's folder; this one without it.")
+@click.option(
+    "--repo", default="", metavar="OWNER/NAME", help="The repository at GitHub; else as the remotes tell."
+)
+@click.option(
+    "--id", "ids", default="", metavar="SCM/OWNER/REPO", help="The same by ids: github/583231/1296269."
+)
+@click.option(
+    "--gateway", default="", metavar="URL", help="Of the cloud that may open it; else this machine's."
+)
+@click.option("--key", default="", help="Its public key, as `seal_key` of GET /function/buildshiprun.")
+def seal_secret(name: str, folder: Path, repo: str, ids: str, gateway: str, key: str) -> None:
+    """Seal what comes on standard input as the secret NAME, in secrets.yml of the repository.
+
+    Only the cloud can open it, and only for this repository: the file may be public. Needs no password.
+    """
+    value = _given_value("seal NAME")
+    home = seal.home_of(folder, repo, ids)
+    file = seal.seal(name, value, folder, home, seal.key_of(key, gateway, State.here()))
+    click.echo(
+        f"{name} is in {file}: name it under `secrets` of a function in stack.yml, commit both and push"
+    )
 
 
 @main.command()
@@ -236,6 +256,17 @@ def shrinkwrap_folder(repo: Path, out: Path, source: Path | None) -> None:
 
 
 main.add_command(queue.command)
+
+
+def _given_value(command: str) -> str:
+    """The secret on standard input, without the end of its line."""
+    try:
+        value = sys.stdin.buffer.read().decode().rstrip("\n")
+    except UnicodeDecodeError:
+        raise CommandError("the secret is not UTF-8 text: encode it, for example with base64") from None
+    if not value:
+        raise CommandError(f"standard input is empty: echo VALUE | python -m local {command}")
+    return value
 
 
 def _fail(problems: Iterable[str]) -> NoReturn:

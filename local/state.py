@@ -27,6 +27,7 @@ SECRETS = (
     "github-webhook-secret",
     "link-secret",
     "payload-secret",
+    "seal-key",
 )
 
 # of-builder's own: no function has them.
@@ -141,6 +142,6 @@ class State:
 def _made(name: str) -> bytes:
     if name == "basic-auth-user":
         return b"admin"
-    if name == "builder-private-key":
+    if name in ("builder-private-key", "seal-key"):
         return base64.b64encode(secrets.token_bytes(32))
     return secrets.token_hex(24).encode()

@@ -44,20 +44,22 @@ def function(
     *,
     takes: str,
     reads: bool = False,
+    tells: Callable[[], Mapping[str, Any]] | None = None,
     shown: Callable[[Event, CloudError], Answer | None] | None = None,
 ) -> Callable[[Handler], Handler]:
     """Wrap a handler: GET answers name, version and `takes`; every error becomes its status.
 
-    One that `reads` is called by GET with a query, and by nothing else. `shown` may make another answer of an
-    error than JSON.
+    `tells` adds to what GET answers. One that `reads` is called by GET with a query, and by nothing else.
+    `shown` may make another answer of an error than JSON.
     """
 
     def wrap(handler: Handler) -> Handler:
         @functools.wraps(handler)
         def handle(event: Event, context: Any) -> Answer:
-            if event.method == "GET" and not (reads and event.query):
-                return answer(200, {"name": name, "version": __version__, "takes": takes})
             try:
+                if event.method == "GET" and not (reads and event.query):
+                    more = tells() if tells else {}
+                    return answer(200, {"name": name, "version": __version__, "takes": takes, **more})
                 if reads and event.method not in ("GET", "HEAD"):
                     raise Malformed(f"{name} takes {takes}")
                 return handler(event, context)

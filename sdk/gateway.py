@@ -109,7 +109,10 @@ class Gateway:
         return {str(row.get("name")) for row in rows}
 
     def set_secret(self, name: str, value: str) -> None:
-        self._call("PUT", "/system/secrets", json={"name": name, "value": value})
+        """Update, or create where there is nothing to update: for faasd that is one, for Kubernetes two."""
+        whole = {"name": name, "value": value, **self._query}
+        if self._call("PUT", "/system/secrets", json=whole, missing=True).status_code == 404:
+            self._call("POST", "/system/secrets", json=whole)
 
     def invoke(
         self, name: str, body: bytes | IO[bytes], headers: Mapping[str, str], read_seconds: float
@@ -164,7 +167,8 @@ class Gateway:
             raise Misconfigured(
                 f"{error.message}; the user of the secret basic-auth-user may not {method} it"
             )
-        if method == "GET" and not response.ok:  # nothing was done: also a 500 may work later
+        # Nothing was done, or it may be done twice: also a 500 may work later.
+        if not response.ok and (method == "GET" or path == "/system/secrets"):
             raise answered(f"the gateway's {path}", response.status_code, response.content)
         return _check(response, path)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import msgspec
@@ -102,7 +102,8 @@ class Template:
 class Shipment:
     """git-tar → buildshiprun: one function, in the tar's `com.openfaas.cloud.json`.
 
-    `function` is as stack.yml has it, the operator's policy applied; `digest` is the context's.
+    `function` is as stack.yml has it, the operator's policy applied; `digest` is the context's. `sealed`:
+    those of the function's secrets that are in secrets.yml, as they are there.
     """
 
     scm: str
@@ -113,6 +114,7 @@ class Shipment:
     function: Function
     digest: str
     template: Template = Template()
+    sealed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def branch(self) -> str:

@@ -9,6 +9,7 @@ from .errors import Refused
 # What the labels and annotations begin with that only the cloud sets.
 CLOUD = "com.openfaas.cloud."
 SERVICE = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
+_SECRET = re.compile(r"[a-z0-9](?:[-.a-z0-9]{0,198}[a-z0-9])?")
 SCM_PREFIX = {"github": "gh", "gitlab": "gl", "local": "local"}
 
 # The most that Kubernetes takes as a label's value.
@@ -77,6 +78,11 @@ def images_of(registry: str, repository: str) -> str:
 def qualified(name: str, namespace: str) -> str:
     """`name.namespace`, as OpenFaaS writes it in URLs; `name` alone in the gateway's default one."""
     return f"{name}.{namespace}" if namespace else name
+
+
+def is_secret(name: str) -> bool:
+    """Whether an author's secret may be called so."""
+    return bool(_SECRET.fullmatch(name))
 
 
 def user_secret(scm: str, owner_id: int, name: str) -> str:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from .errors import Refused
-from .naming import ANNOTATION_BYTES, CLOUD
+from .naming import ANNOTATION_BYTES, CLOUD, is_secret
 from .settings import Settings
 from .shrinkwrap import DOCKERFILE
 from .stack import Function, Resources
@@ -21,7 +21,6 @@ _PLATFORM_LABELS = frozenset({"openfaas-cloud", "role", "faas_function", "app"})
 _PLATFORM_PREFIXES = ("com.openfaas.", "Git-")
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_SECRET = re.compile(r"[a-z0-9](?:[-.a-z0-9]*[a-z0-9])?")
 _LABEL_KEY = re.compile(
     r"(?:[a-z0-9](?:[-.a-z0-9]{0,251}[a-z0-9])?/)?[A-Za-z0-9](?:[-._A-Za-z0-9]{0,61}[A-Za-z0-9])?"
 )
@@ -101,7 +100,7 @@ def _problems(function: Function, settings: Settings) -> Iterator[str]:
         if not _NAME.fullmatch(name):
             yield f"environment: {name!r} is no name of a variable"
     for name in function.secrets:
-        if not _SECRET.fullmatch(name) or len(name) > 200:
+        if not is_secret(name):
             yield f"secret {name!r} is no name of a secret"
     for key, text in function.labels.items():
         if not _LABEL_KEY.fullmatch(key) or not _LABEL_VALUE.fullmatch(text):

@@ -10,12 +10,12 @@ import base64
 import re
 from dataclasses import dataclass, field
 
-import yaml
 from nacl.exceptions import CryptoError
 from nacl.public import Box, PrivateKey, PublicKey
 
 from sdk import secrets
 from sdk.errors import Malformed, Misconfigured
+from sdk.plain_yaml import mapping
 
 ENTRY = "com.openfaas.secrets"
 SECRET = "builder-private-key"  # noqa: S105 - its name
@@ -25,14 +25,6 @@ ENTRY_BYTES = 1024 * 1024
 VALUE_BYTES = 64 * 1024
 MOST = 100
 _NONCE_BYTES = 24
-_DEEPEST = 8
-_OPENING = (
-    yaml.FlowSequenceStartToken,
-    yaml.FlowMappingStartToken,
-    yaml.BlockSequenceStartToken,
-    yaml.BlockMappingStartToken,
-)
-_CLOSING = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken, yaml.BlockEndToken)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 
@@ -66,7 +58,7 @@ class Key:
 
     def open(self, envelope: bytes) -> dict[str, str]:
         """The secrets by name; `Malformed` for what was not sealed for this key."""
-        rows = _read(envelope)
+        rows = mapping(envelope, ENTRY, ENTRY_BYTES)
         if rows.get("version") != "v1" or rows.get("algorithm") != ALGORITHM:
             raise Malformed(f"{ENTRY}: only version v1 of {ALGORITHM} is known")
         sealed = rows.get("secrets") or {}
@@ -92,21 +84,3 @@ def _open(box: Box, name: str, value: object) -> str:
     if "\0" in text or len(text.encode()) > VALUE_BYTES:
         raise Malformed(f"{ENTRY}: {name} has a NUL, or more than {VALUE_BYTES} bytes")
     return text
-
-
-def _read(envelope: bytes) -> dict[str, object]:
-    if len(envelope) > ENTRY_BYTES:
-        raise Malformed(f"{ENTRY} is larger than {ENTRY_BYTES} bytes")
-    try:
-        text, depth = envelope.decode(), 0
-        for token in yaml.scan(text, Loader=yaml.CSafeLoader):
-            # Aliases could make much of little, and what is deep takes for ever: nobody needs them here.
-            depth += isinstance(token, _OPENING) - isinstance(token, _CLOSING)
-            if isinstance(token, yaml.AliasToken) or depth > _DEEPEST:
-                raise Malformed(f"{ENTRY} has an alias, or is too deep")
-        rows = yaml.load(text, Loader=yaml.CSafeLoader)
-    except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
-        raise Malformed(f"{ENTRY} is not readable: {type(error).__name__}") from None
-    if not isinstance(rows, dict):
-        raise Malformed(f"{ENTRY} is no map")
-    return {str(name): value for name, value in rows.items()}

@@ -104,6 +104,7 @@ class FakeGateway(Server):
         super().__init__(address)
         self.functions: dict[str, dict[str, Any]] = {}
         self.secrets: set[str] = set()
+        self.values: dict[str, str] = {}
         self.namespaces: list[str] | None = None
         self.queued: list[tuple[str, bytes, Mapping[str, str]]] = []
         self.handlers: dict[str, Callable[[Event], Mapping[str, Any]]] = {}
@@ -147,12 +148,22 @@ class FakeGateway(Server):
             return self._status(match[1])
         if path == "/system/namespaces" and self.namespaces is not None:
             return 200, json.dumps(self.namespaces).encode()
-        if path == "/system/secrets" and method == "GET":
-            return 200, json.dumps([{"name": name} for name in sorted(self.secrets)]).encode()
+        if path == "/system/secrets":
+            return self._secrets(method, body)
         if path == "/system/logs":
             lines = self.logs.get(query["name"][0], [])
             return 200, b"".join(json.dumps({"text": line}).encode() + b"\n" for line in lines)
         return 404, b"404 page not found\n"
+
+    def _secrets(self, method: str, body: bytes) -> Answer:
+        if method == "GET":
+            return 200, json.dumps([{"name": name} for name in sorted(self.secrets)]).encode()
+        row = json.loads(body)
+        if "/" in row["name"] or ".." in row["name"]:
+            return 400, b"directory traversal found in name\n"
+        self.secrets.add(row["name"])
+        self.values[row["name"]] = row["value"]
+        return 200, b""
 
     def _functions(self, method: str, namespace: str, body: bytes) -> Answer:
         if method == "GET":

@@ -19,13 +19,13 @@ import garbage_collect.sdk.sessions
 import gh_push.handler
 import gh_push.sdk.sessions
 import git_tar.sdk.sessions
-from git_tar.sdk import records
+from git_tar.sdk import records, secrets_file
 
-from . import test_gh_push, test_pipeline
+from . import test_gh_push, test_pipeline, test_sealed_secrets
 from .fakes import Answer, Event, FakeGateway, Server
 from .test_pipeline import HANDLER, Cloud, files, stack, stages
 
-cloud = test_pipeline.cloud
+cloud, seal_key = test_pipeline.cloud, test_sealed_secrets.seal_key
 Failure = Callable[[Callable[[], Answer]], Answer]
 
 
@@ -51,6 +51,7 @@ POINTS = {
     "buildshiprun to of-builder, build": Point("builder", "POST", "/build"),
     "buildshiprun to gateway, status": Point("gateway", "GET", "/system/function/alice-one"),
     "buildshiprun to gateway, secrets": Point("gateway", "GET", "/system/secrets"),
+    "buildshiprun to gateway, a sealed secret": Point("gateway", "PUT", "/system/secrets"),
     "buildshiprun to gateway, update": Point("gateway", "PUT", "/system/functions"),
     "buildshiprun to gateway, create": Point("gateway", "POST", "/system/functions"),
     "garbage-collect to gateway, list": Point("gateway", "GET", "/system/functions"),
@@ -124,12 +125,13 @@ def fail(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> Callable[[Point, Iter
 
 
 def changed(cloud: Cloud) -> str:
-    """A push that makes every hand-over: one is updated, new created with a secret, and old removed."""
+    """A push that makes every hand-over: one is updated, new created with secrets, and old removed."""
     assert cloud.push(cloud.origin.commit(files("one", "old")))[0] == 200
     cloud.gateway.secrets.add("gh-3-db")
     text = json.loads(stack("one", "new"))
-    text["functions"]["new"]["secrets"] = ["db"]
+    text["functions"]["new"]["secrets"] = ["db", "own"]
     second = {"one/handler.py": HANDLER + "# 2\n", "new/handler.py": HANDLER, "stack.yml": json.dumps(text)}
+    second["secrets.yml"] = secrets_file.document(test_sealed_secrets.sealed(own="sealed"))
     return cloud.origin.commit(second)
 
 

@@ -108,6 +108,7 @@ def test_one_owner_never_sees_anothers(gateway: FakeGateway, builder: FakeBuilde
     furnish(gateway, builder, time.time())
     renamed = deployed("alice", "squatter", owner_id=4, repo_id=9)  # the name is bob's now, the id decides
     gateway.functions["alice-squatter"] = renamed
+    gateway.functions["bobby-x"] = deployed("bobby", "x", owner_id=33)
     for headers in (PAGE, {}):
         status, body = get(headers)
         assert status == 200

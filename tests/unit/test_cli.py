@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 import click
 import pytest
 from click.testing import CliRunner
+from nacl.public import PrivateKey
 
 from local import author, containers, debian
 from local.cli import main
@@ -20,10 +21,11 @@ from local.errors import CommandError
 from local.gitserver.repository import owner_id
 from local.publish import Publisher
 from local.state import SECRETS, State
-from sdk import links, messages, secrets, signature, stack
+from sdk import links, messages, secrets, secrets_file, signature, stack
 from sdk.builder import Builder, Built
 from sdk.gateway import Gateway, Status
 from sdk.messages import Collect, Reconcile
+from sdk.sealing import Home, SealKeys
 from sdk.secrets import Keys
 from tests.conftest import ROOT
 from tests.contract.fakes import Answer, Server, running
@@ -79,6 +81,87 @@ def test_without_a_cloud_it_says_how_to_start_one(
     code, output = run(*command)
     assert code == 1
     assert "start it with `make up`" in output
+
+
+KEYS = SealKeys((PrivateKey.generate(),))
+
+
+class Public(Server):
+    """buildshiprun behind a gateway, and GitHub's API, as anybody may ask them."""
+
+    def answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        if path == "/function/buildshiprun":
+            return 200, json.dumps({"name": "buildshiprun", "seal_key": KEYS.public}).encode()
+        if path == "/repos/alice/hello":
+            return 200, json.dumps({"id": 7, "owner": {"id": 3, "login": "alice"}}).encode()
+        return 404, b"{}"
+
+
+@pytest.fixture
+def public(monkeypatch: pytest.MonkeyPatch) -> Iterator[Public]:
+    server = Public()
+    monkeypatch.setenv("github_api_url", server.url)
+    monkeypatch.setattr(State, "here", classmethod(lambda cls: State(Path("/nowhere"))))
+    with running(server):
+        yield server
+
+
+def test_an_author_needs_no_password_and_no_cloud_here_to_seal(public: Public, tmp_path: Path) -> None:
+    home, file = Home("github", 3, 7), tmp_path / "secrets.yml"
+    to = ("-C", str(tmp_path), "--gateway", public.url)
+    code, output = run("seal", "db", *to, "--repo", "alice/hello", stdin="hunter2\n")
+    assert (code, "hunter2" in output, "hunter2" in file.read_text()) == (0, False, False), output
+    ids = ("-C", str(tmp_path), "--key", KEYS.public, "--id", "github/3/7")
+    assert run("seal", "api", *ids, stdin="other")[0] == 0
+    texts = secrets_file.parse(file.read_bytes()) or {}
+    assert {name: KEYS.open(name, text, home) for name, text in texts.items()} == {
+        "db": "hunter2",
+        "api": "other",
+    }
+    assert run("seal", "db", *ids, stdin="rotated")[0] == 0
+    again = secrets_file.parse(file.read_bytes()) or {}
+    assert (KEYS.open("db", again["db"], home), again["api"]) == ("rotated", texts["api"])
+
+
+def test_the_repository_to_seal_for_is_found_by_its_remote(public: Public, tmp_path: Path) -> None:
+    def seal() -> tuple[int, str]:
+        return run("seal", "db", "-C", str(tmp_path), "--key", KEYS.public, stdin="x")
+
+    assert "which repository is it for" in seal()[1]
+    author.git(tmp_path, "init", "--quiet")
+    for number, url in enumerate(("https://github.com/alice/hello.git", "git@github.com:alice/hello.git")):
+        author.git(tmp_path, "remote", "set-url" if number else "add", "origin", url)
+        assert seal()[0] == 0
+        texts = secrets_file.parse((tmp_path / "secrets.yml").read_bytes()) or {}
+        assert KEYS.open("db", texts["db"], Home("github", 3, 7)) == "x"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("db", "--key", KEYS.public, "--id", "hello"), "--id is SCM/OWNER-ID/REPOSITORY-ID"),
+        (("db", "--key", KEYS.public, "--repo", "alice/private"), "set GITHUB_TOKEN"),
+        (("db", "--key", KEYS.public, "--repo", "../../x/y"), "is not OWNER/NAME"),
+        (("db", "--key", "nonsense", "--id", "github/3/7"), "GET /function/buildshiprun has it"),
+        (("DB", "--key", KEYS.public, "--id", "github/3/7"), "no name of a secret"),
+        (("db", "--id", "github/3/7"), "whose cloud is it for"),
+        (("db", "--id", "github/3/7", "--gateway", "http://127.0.0.1:9"), "does not answer"),
+    ],
+)
+def test_what_cannot_be_sealed_says_what_is_missing(
+    arguments: tuple[str, ...], said: str, public: Public, tmp_path: Path
+) -> None:
+    code, output = run("seal", *arguments, "-C", str(tmp_path), stdin="x")
+    assert (code, said in output) == (1, True), output
+    assert not (tmp_path / "secrets.yml").exists()
+
+
+def test_a_file_of_others_is_not_overwritten(public: Public, tmp_path: Path) -> None:
+    (tmp_path / "secrets.yml").write_text("kind: SealedSecret\n")
+    ids = ("-C", str(tmp_path), "--key", KEYS.public, "--id", "github/3/7")
+    code, output = run("seal", "db", *ids, stdin="x")
+    assert (code, "move it away" in output) == (1, True)
+    assert (tmp_path / "secrets.yml").read_text() == "kind: SealedSecret\n"
 
 
 def test_a_link_opens_the_owners_page(state: State) -> None:
