@@ -8,7 +8,7 @@ does not.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO
 from urllib.parse import urlencode
@@ -128,7 +128,9 @@ class Builder:
 
     def log(self, repository: str, *, context: str = "", tag: str = "") -> Log | None:
         """What that image's build has said, as far as it is kept; None if nothing is."""
-        response = self._ask("GET", "/log", repository, context=context, tag=tag, seconds=LOG_SECONDS, retries=0)
+        response = self._ask(
+            "GET", "/log", repository, context=context, tag=tag, seconds=LOG_SECONDS, retries=0
+        )
         if response.status_code == 404:
             return None
         _check(response)

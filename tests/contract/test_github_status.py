@@ -117,8 +117,11 @@ def test_a_build_that_fails_shows_the_end_of_the_kept_log_as_text_alone(
         {"status": "failed", "error": "exit code: 2", "code": "failed"},
     ]
     kept = "`````\n# not a heading @alice\n" + "".join(f"line {number}\n" for number in range(20_000))
-    cloud.builder.logs["registry:5000/github/3/7/one"] = kept + "```\nmake: no rule https://a:b@host/x\n"
-    status, _ = push(cloud, github, files("one"))
+    kept += "```\nmake: no rule https://a:b@host/x\n"
+    sha = cloud.origin.commit(files("one"))
+    github.commits.add(sha)
+    cloud.builder.logs[f"registry:5000/github/3/7/one:{sha}"] = (kept, True)
+    status, _ = cloud.push(sha, **PRIVATE)
     settled()
     assert (status, github.latest) == (422, {"stack-deploy": "failure", "one": "failure"})
     output = next(run["output"] for run in github.runs if run["name"] == "one")
