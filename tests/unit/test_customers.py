@@ -126,7 +126,7 @@ def test_the_list_is_kept_for_five_minutes(
     known.check("bob", by_url, 1)
     with pytest.raises(Refused):
         known.check("alice", by_url, 1)
-    assert len(web.calls) == 2
+    assert web.assert_call_count(BY_URL, 2)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_a_failed_fetch_keeps_the_last_good_list(
     known.check("alice", by_url, 1)
     with pytest.raises(Refused):
         known.check("mallory", by_url, 1)
-    assert len(web.calls) == 2, "it is not asked again for every push"
+    assert web.assert_call_count(BY_URL, 2), "it is not asked again for every push"
     clock.now += 31
     known.check("mallory", by_url, 1)
 
@@ -180,11 +180,11 @@ def test_without_a_first_list_the_operator_is_told_and_no_secret_of_the_url(
         with pytest.raises(error, match="customers_url") as raised:
             known.check("alice", settings, 1)
         assert "hunter2" not in f"{raised.value!s} {known!r}"
-    assert len(web.calls) == 1, "nor is it asked for by each"
+    assert web.assert_call_count(URL, 1), "nor is it asked for by each"
     clock.now += 6
     with pytest.raises(error):
         known.check("alice", settings, 1)
-    assert len(web.calls) == 2
+    assert web.assert_call_count(URL, 2)
 
 
 @pytest.mark.parametrize(
