@@ -28,7 +28,7 @@ from .witness import Caller, Canaries, Records
 
 ROUND_SECONDS = 4.2
 _SHOWN_RECORDS = 12
-_TAKEOVER_SECONDS = 15
+_TAKEOVER_SECONDS, _SETTLED_SECONDS = 15, 60
 _RECORDS_SECONDS = 2  # a record may be that long on its way
 
 
@@ -203,7 +203,8 @@ class Run:
                     assert other
                     self.taken[service] = repository
                     api.deploy_ready({**deployment(other), "service": service})
-                    quiet.until_settled(self.engine, deadline, service)
+                    # What the gateway still takes away of the version before is no write by anybody.
+                    quiet.until_settled(self.engine, time.monotonic() + _SETTLED_SECONDS, service)
                     self.canaries.add(service)
                     return
             time.sleep(0.05)
