@@ -45,9 +45,9 @@ def handle(event: Event, context: Any) -> Answer:
     )
     if isinstance(found, push.Ignored):
         return answer(200, {"delivery": delivery, "ignored": found.reason})
-    if isinstance(found, Push):
-        CUSTOMERS.check(found.repository.owner.login, settings, CUSTOMERS_SECONDS)
     with records.stage(records.QUEUE_STAGE, subject_of(found)):
+        if isinstance(found, Push):
+            CUSTOMERS.check(found.repository.owner.login, settings, CUSTOMERS_SECONDS)
         hand_over(found, settings)
     return answer(202, {"delivery": delivery, "queued": described(found)})
 

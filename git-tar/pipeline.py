@@ -99,7 +99,8 @@ class Pipeline:
             self.cuts.watched(self.repository, watch) as watch,
             ThreadPoolExecutor(max(1, self.settings.parallel_functions)) as pool,
         ):
-            return list(pool.map(lambda function: self._ship(function, tree, work, watch), functions))
+            ship = records.of_this_call(lambda function: self._ship(function, tree, work, watch))
+            return list(pool.map(ship, functions))
 
     def _tell_overtaken(self, sha: str) -> None:
         """Let buildshiprun end what is built of the commit; what is being deployed goes on."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import functools
 import json
-import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from . import __version__
-from .errors import CloudError, Malformed, Misconfigured, Unavailable
+from . import __version__, logs
+from .errors import CloudError, Malformed, Unavailable
 
 Answer = dict[str, Any]
 
@@ -56,6 +55,7 @@ def function(
     def wrap(handler: Handler) -> Handler:
         @functools.wraps(handler)
         def handle(event: Event, context: Any) -> Answer:
+            logs.called(event.headers)
             try:
                 if event.method == "GET" and not (reads and event.query):
                     more = tells() if tells else {}
@@ -68,18 +68,15 @@ def function(
                 return (shown and shown(event, error)) or refusal
             except Exception:
                 # The trace is for the operator; a caller learns only where to look.
-                traceback.print_exc()
-                return _refusal(name, CloudError(f"internal error: see the log of {name}"))
+                internal = CloudError(f"internal error: see the log of {name}")
+                return _refusal(name, internal, traceback.format_exc())
 
         return handle
 
     return wrap
 
 
-def _refusal(name: str, error: CloudError) -> Answer:
-    # As one JSON text: what an author wrote can't pass for a line of its own, such as a stage record.
-    alarm = "ALARM: an operator must act: " if isinstance(error, Misconfigured) else ""
-    said = f"{name}: {alarm}{error.status} {error.code}: {json.dumps(error.message)}"
-    print(said, file=sys.stderr, flush=True)
+def _refusal(name: str, error: CloudError, trace: str = "") -> Answer:
+    logs.refused(name, error, trace)
     headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Unavailable) else None
     return answer(error.status, error.body(), headers)

@@ -11,10 +11,11 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from typing import TypeVar
 
 import msgspec
 
-from . import naming
+from . import audit, logs, naming
 from .errors import CloudError, Refused, Superseded, Unavailable
 from .kinds import studied
 from .masking import masked
@@ -26,6 +27,9 @@ TERMINAL_STAGE = "push"
 QUEUE_STAGE = "queue"
 # Deliveries that are not GitHub's own begin so: nobody pushed, and somebody asked for a push again.
 RECONCILE, RERUN = "reconcile-", "rerun-"
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,10 @@ class Subject:
 
 @dataclass(frozen=True)
 class Record:
-    """`outcome`: ok, unchanged, failed, refused, superseded, skipped or retry; `seconds` it took."""
+    """`outcome`: ok, unchanged, failed, refused, superseded, skipped or retry; `seconds` it took.
+
+    `call` is the id that the gateway gave to the call.
+    """
 
     at: str
     delivery: str
@@ -67,6 +74,7 @@ class Record:
     log: list[str] = field(default_factory=list)
     url: str = ""
     path: str = ""
+    call: str = ""
 
     @property
     def time(self) -> float:
@@ -136,11 +144,27 @@ def emit(name: str, subject: Subject, function: str, told: Stage, seconds: float
         log=tail([masked(line) for line in told.log[-LOG_BYTES:]]),
         url=told.url,
         path=subject.path,
+        call=logs.CALL.get(),
     )
+    line = msgspec.json.encode(record)
     # One write: lines of several threads must not mix.
-    print(msgspec.json.encode(record).decode() + "\n", end="", flush=True)
+    print(line.decode() + "\n", end="", flush=True)
+    logs.beside(record)
+    if url := logs.settings().audit_url:
+        audit.send(url, line)
     for listener in listeners:
         listener(record, subject)
+
+
+def of_this_call(work: Callable[[A], B]) -> Callable[[A], B]:
+    """`work` for other threads, whose records are of this thread's call."""
+    call = logs.CALL.get()
+
+    def in_thread(given: A) -> B:
+        logs.CALL.set(call)
+        return work(given)
+
+    return in_thread
 
 
 def clipped(text: str, limit: int = ERROR_BYTES) -> str:

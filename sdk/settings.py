@@ -28,6 +28,10 @@ class Seconds(float):
     """A duration: `90`, `90s`, `1m30s` or `15m` in the environment, seconds in the code."""
 
 
+class LogFormat(str):
+    """`json` or `text`."""
+
+
 def setting(default: Any, meaning: str) -> Any:
     """A row of the table."""
     if isinstance(default, dict):
@@ -36,7 +40,20 @@ def setting(default: Any, meaning: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Settings:
+class Logging:
+    """How a function says what it does."""
+
+    log_format: LogFormat = setting(
+        LogFormat("json"),
+        "how a function logs on stderr: json, or text, then with a line for people beside each stage record",
+    )
+    audit_url: str = setting(
+        "", "every stage record is sent there too, by POST; what is not taken is dropped"
+    )
+
+
+@dataclass(frozen=True)
+class Settings(Logging):
     """The settings of the platform's functions."""
 
     gateway_url: str = setting("http://gateway:8080/", "the OpenFaaS gateway, as functions reach it")
@@ -224,6 +241,12 @@ def _duration(text: str) -> Seconds:
     return Seconds(hours * 3600 + minutes * 60 + seconds + millis / 1000)
 
 
+def _log_format(text: str) -> LogFormat:
+    if text.lower() not in ("json", "text"):
+        raise ValueError("json or text")
+    return LogFormat(text.lower())
+
+
 def _list(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
@@ -240,6 +263,7 @@ _CASTS: Mapping[str, Callable[[str], Any]] = {
     "bool": _boolean,
     "int": _number,
     "Seconds": _duration,
+    "LogFormat": _log_format,
     "tuple[str, ...]": _list,
     "Mapping[str, str]": _pairs,
 }
