@@ -16,6 +16,7 @@ from sdk.gateway import Gateway
 from .errors import CommandError
 from .gitserver.repository import PLATFORM, owner_id
 from .images import ROOT
+from .showing import followed
 from .state import State
 from .steps import run
 
@@ -45,7 +46,7 @@ def push(folder: Path, owner: str | None, state: State) -> None:
         set_remote(folder, owner or "alice", name, state)
     if _head(folder) == git(folder, "rev-parse", "HEAD"):
         retry(folder, None)
-    elif subprocess.run(("git", "-C", str(folder), "push", REMOTE)).returncode:
+    elif followed(("git", "-C", str(folder), "push", REMOTE)):
         raise CommandError("the push failed")
 
 
@@ -117,7 +118,7 @@ def retry(folder: Path, sha: str | None) -> None:
         raise CommandError(f"{sha} is not the head of the branch, {head[:10]} is: only a head is deployed")
     container = ("docker", "exec", "openfaas-cloud-git-server")
     deliver = ("python3", "-m", "local.gitserver.deliver", match[1], BRANCH)
-    if subprocess.run((*container, *deliver)).returncode:
+    if followed((*container, *deliver)):
         raise CommandError("the push failed again")
 
 

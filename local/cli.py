@@ -18,7 +18,7 @@ from rich.table import Table
 from sdk import __version__, naming, secrets, signature, stack
 from sdk.errors import CloudError, Malformed
 
-from . import author, garbage, links, queue, reconciling, seal
+from . import author, garbage, links, place, queue, reconciling, seal, trace
 from . import up as machine
 from .errors import CommandError
 from .state import State
@@ -205,10 +205,14 @@ def seal_secret(name: str, folder: Path, repo: str, ids: str, gateway: str, key:
     metavar="MINUTES",
     help="How far to look back.",
 )
-def logs(name: str, follow: bool, since: int) -> None:
+@place.options
+def logs(
+    name: str, follow: bool, since: int, url: str | None, username: str, password_file: Path | None
+) -> None:
     """Print the log of a function, such as git-tar or alice-hello."""
     start = (datetime.now(timezone.utc) - timedelta(minutes=since)).isoformat()
-    for line in _running().gateway.logs(name, start, follow=follow, read_seconds=24 * 3600):
+    gateway = place.known(url, username, password_file)
+    for line in gateway.logs(name, start, follow=follow, read_seconds=24 * 3600):
         click.echo(line)
 
 
@@ -256,6 +260,7 @@ def shrinkwrap_folder(repo: Path, out: Path, source: Path | None) -> None:
 
 
 main.add_command(queue.command)
+main.add_command(trace.command)
 
 
 def _given_value(command: str) -> str:

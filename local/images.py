@@ -59,7 +59,12 @@ GATEWAY = Image("gateway", "local/gateway/Dockerfile", ("sdk", "local/__init__.p
 GIT_SERVER = Image(
     "git-server",
     "local/gitserver/Dockerfile",
-    ("sdk", "local/__init__.py", "local/timeline.py", "local/gitserver", "local/template"),
+    (
+        "sdk",
+        *(f"local/{name}.py" for name in ("__init__", "timeline", "following", "calls")),
+        "local/gitserver",
+        "local/template",
+    ),
 )
 ALL = (REGISTRY, BUILDER, GATEWAY, GIT_SERVER)
 

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from .records import Record
 
 _STAGES = {
-    ("receive", "ok"): "queued",
+    ("queue", "ok"): "queued",
     ("fetch", "ok"): "fetched in {seconds:.1f} s",
     ("shrinkwrap", "ok"): "packed in {seconds:.1f} s",
     ("check", "ok"): "may be deployed",

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import queue
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,20 +14,23 @@ from pathlib import Path
 from sdk import messages, records, secrets
 from sdk.errors import CloudError
 from sdk.gateway import Gateway
-from sdk.records import Record
+from sdk.records import QUEUE_STAGE, Record
 from sdk.settings import Settings
 
 from ..calls import FAILED, Queue
+from ..following import Follower
 from ..timeline import Timeline, verdict
 from . import event
 from .event import Update
 from .repository import ROOT, BareRepository
 
+# gh-push's own record is its answer.
 FOLLOWED = ("git-tar", "buildshiprun", "garbage-collect")
 ANSWER_SECONDS = 15
 FOLLOW_SECONDS = 20 * 60
-AGAIN_SECONDS = 0.5
 QUEUE_SECONDS = 5
+# After so much silence, what is waited for is shown.
+SILENCE_SECONDS = 15
 
 
 def deliver(repository: BareRepository, update: Update, settings: Settings, public_url: str) -> str:
@@ -47,83 +48,74 @@ def deliver(repository: BareRepository, update: Update, settings: Settings, publ
     if "ignored" in answer:
         say(f"ignored: {answer['ignored']}")
         return ""
-    timeline, delivery = Timeline(started), headers["X-GitHub-Delivery"]
+    return shown(follower, Timeline(started), update.after, headers["X-GitHub-Delivery"])
+
+
+def shown(follower: Follower, timeline: Timeline, sha: str, delivery: str) -> str:
+    """Show the push until it ends; returns why it failed, empty if it did not."""
+    for line in timeline.lines(Record(now(), delivery, "", "", sha, "", QUEUE_STAGE, "ok", 0)):
+        say(line)
     before: tuple[str, ...] = ()
-    say(f"{time.time() - started:6.1f} s  {'gh-push':<16} queued")
+    said_at = time.monotonic()
     for record in follower:
+        if record is None:
+            if time.monotonic() - said_at > SILENCE_SECONDS:
+                say(timeline.going_on(time.time()))
+                said_at = time.monotonic()
+            continue
         # Another delivery's run may take this commit along, but not one that ended before.
-        taken_along = record.sha == update.after and record.time >= started
+        taken_along = record.sha == sha and record.time >= timeline.started
         if not taken_along and record.delivery != delivery:
             continue
         told = (record.function, record.stage, record.outcome, record.error)
         if told != before:  # a push that waits says so at every try
-            for line in timeline.lines(record, time.time()):
+            for line in timeline.lines(record):
                 say(line)
+            said_at = time.monotonic()
         before = told
         if record.terminal:
             # Our own delivery's run may find a newer head, never an older one: the ref moved before.
-            if record.sha not in (update.after, ""):
+            if record.sha not in (sha, ""):
                 say(f"it ended for {record.sha[:10]}, a newer commit that was pushed meanwhile")
             return verdict(record)
     return "no end was seen; it may still succeed: python -m local logs git-tar"
 
 
-def follow(gateway: Gateway, started: float, delivery: str) -> Iterator[Record]:
-    """The records of all stages from `started` on, as they come; ends when the time is up.
+def follow(gateway: Gateway, started: float, delivery: str) -> Follower:
+    """The records from `started` on.
 
     A call that failed for good ends the delivery also when git-tar had no word for it, as one whose signature
     it does not know.
     """
-    found: queue.Queue[Record] = queue.Queue()
-    since = datetime.fromtimestamp(started - 1, timezone.utc).isoformat()
-    deadline = started + FOLLOW_SECONDS
-
-    def read(name: str) -> None:
-        while time.time() < deadline:
-            with suppress(CloudError, OSError):
-                for text in gateway.logs(name, since, follow=True, read_seconds=FOLLOW_SECONDS):
-                    if record := records.parse(text):
-                        found.put(record)
-            time.sleep(AGAIN_SECONDS)  # the gateway restarts, or the function is not there yet
+    follower = Follower(gateway, started - 1, names=FOLLOWED, seconds=FOLLOW_SECONDS)
 
     def watch() -> None:
-        while time.time() < deadline:
+        while not follower.is_over:
             time.sleep(QUEUE_SECONDS)
             with suppress(CloudError, OSError):
                 for call in Queue.at(gateway).calls():
                     if (call.delivery, call.state) == (delivery, FAILED):
                         time.sleep(QUEUE_SECONDS)  # its own last record may be on its way
                         said = f"{call.function} answered {call.status}, call {call.id} of the queue"
-                        found.put(_ended(delivery, f"{said}: {call.error}"))
+                        follower.put(_ended(delivery, f"{said}: {call.error}"))
                         return
 
-    for name in FOLLOWED:
-        threading.Thread(target=read, args=(name,), daemon=True).start()
     threading.Thread(target=watch, daemon=True).start()
-    return _until(found, deadline)
+    return follower
 
 
 def _ended(delivery: str, error: str) -> Record:
-    at = datetime.now(timezone.utc).isoformat()
-    return Record(at, delivery, "", "", "", "", records.TERMINAL_STAGE, "failed", 0, error)
+    return Record(now(), delivery, "", "", "", "", records.TERMINAL_STAGE, "failed", 0, error)
 
 
-def _until(found: queue.Queue[Record], deadline: float) -> Iterator[Record]:
-    seen: set[tuple[str, ...]] = set()
-    while (left := deadline - time.time()) > 0:
-        try:
-            record = found.get(timeout=left)
-        except queue.Empty:
-            return
-        key = (record.at, record.delivery, record.stage, record.function, record.outcome)
-        if key not in seen:  # a stream that was cut is read again from its start
-            seen.add(key)
-            yield record
+def now() -> str:
+    return datetime.now(timezone.utc).isoformat()
 
 
 def say(line: str) -> None:
     """stderr: git shows it to the author as `remote: …`, at once."""
-    print(line, file=sys.stderr, flush=True)
+    if line:
+        print(line, file=sys.stderr, flush=True)
 
 
 def main() -> None:

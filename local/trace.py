@@ -1,0 +1,143 @@
+"""`trace`: one push through all its stages, from the records that every gateway keeps with the logs."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from sdk.gateway import Gateway
+from sdk.records import QUEUE_STAGE, Record
+
+from . import place
+from .errors import CommandError
+from .following import Follower, recorded
+from .showing import out, show
+from .timeline import Timeline, shown, verdict
+
+_SHA = re.compile(r"[0-9a-f]{4,40}")
+FOLLOW_SECONDS = 20 * 60
+
+
+@click.command("trace")
+@click.argument("which", metavar="SHA|DELIVERY")
+@click.option("--follow", "-f", is_flag=True, help="Go on until the push has ended.")
+@click.option(
+    "--since",
+    type=click.IntRange(1, 60 * 24 * 366),
+    default=60 * 24,
+    show_default=True,
+    metavar="MINUTES",
+    help="How far to look back.",
+)
+@place.options
+def command(
+    which: str, follow: bool, since: int, url: str | None, username: str, password_file: Path | None
+) -> None:
+    """Show one push through all stages: what each did, how long it took, and why it failed.
+
+    SHA is a commit, or the beginning of one; DELIVERY is GitHub's id of the event. Exits with 1 if the push
+    failed.
+    """
+    gateway = place.known(url, username, password_file)
+    found, problems = recorded(gateway, time.time() - since * 60, about(which))
+    console = out()
+    for problem in problems:
+        console.print(f"can't be read: {shown(problem)}", markup=False, soft_wrap=True)
+    if not found:
+        raise CommandError(nothing(which, since))
+    pushes = told(found)
+    show((line for push in pushes for line in push.lines()), console)
+    last = pushes[-1]
+    if not last.end and follow:
+        show(last.rest(gateway), console)
+    if not last.end:
+        console.print("it has not ended: go on by `trace -f`", markup=False)
+    elif verdict(last.end):
+        raise click.exceptions.Exit(1)
+
+
+def about(which: str) -> Callable[[Record], bool]:
+    """Whether a record is of the commit that begins so, or of that delivery."""
+    wanted = which.strip().lower()
+    by_sha = bool(_SHA.fullmatch(wanted))
+
+    def matches(record: Record) -> bool:
+        return record.delivery.lower() == wanted or (by_sha and record.sha.startswith(wanted))
+
+    return matches
+
+
+@dataclass
+class Push:
+    """One delivery, as far as it is known."""
+
+    records: list[Record]
+
+    @property
+    def first(self) -> Record:
+        return self.records[0]
+
+    @property
+    def end(self) -> Record | None:
+        """Its last word, unless more was said since: another try of the same delivery."""
+        return self.records[-1] if self.records[-1].terminal or self._is_refused else None
+
+    @property
+    def _is_refused(self) -> bool:
+        """gh-push took it not: nothing else will come."""
+        return self.records[-1].stage == QUEUE_STAGE and self.records[-1].outcome in ("refused", "failed")
+
+    def lines(self) -> Iterator[str]:
+        # gh-push's record is printed once it has answered: git-tar may have been quicker.
+        began = min(record.time - record.seconds for record in self.records)
+        self.timeline = Timeline(began)
+        first = next((record for record in self.records if record.owner), self.first)
+        repository = shown(f"{first.owner}/{first.repo}".rstrip("/"))
+        yield f"{repository} at {shown(first.sha[:10])}, delivery {shown(first.delivery)}, {first.at[:19]}Z"
+        for record in self.records:
+            yield from self.timeline.lines(record)
+
+    def rest(self, gateway: Gateway) -> Iterator[str]:
+        """What comes until it has ended; after `lines`."""
+        known = set(map(_key, self.records))
+        for record in Follower(gateway, self.records[-1].time - 1, seconds=FOLLOW_SECONDS):
+            if record is None:
+                yield self.timeline.going_on(time.time())
+            elif record.delivery == self.first.delivery and _key(record) not in known:
+                self.records.append(record)
+                yield from self.timeline.lines(record)
+                if self.end:
+                    return
+
+
+def told(found: Sequence[Record]) -> list[Push]:
+    """The pushes in the records, by their deliveries; the records are sorted."""
+    if len(commits := {record.sha for record in found if record.sha}) > 1:
+        deliveries = {record.delivery for record in found}
+        if len(deliveries) > 1:
+            some = ", ".join(sorted(sha[:12] for sha in commits)[:10])
+            raise CommandError(f"that is the beginning of {len(commits)} commits, name more of it: {some}")
+    pushes: dict[str, Push] = {}
+    for record in found:
+        pushes.setdefault(record.delivery, Push([])).records.append(record)
+    return list(pushes.values())
+
+
+def nothing(which: str, since: int) -> str:
+    return (
+        f"no record of {which} in the last {since} minutes. Look further back by --since; or see\n"
+        "  whether the event came: the App's page on GitHub, under Advanced, has each delivery and answer\n"
+        "  whether gh-push refused it: python -m local logs gh-push\n"
+        "  whether it waits: python -m local queue on the local cloud, else the log of the queue-worker\n"
+        "  whether all is well: python -m local doctor\n"
+        "python -m local reconcile brings the repository to its head, whatever was lost"
+    )
+
+
+def _key(record: Record) -> tuple[str, ...]:
+    return record.at, record.stage, record.function, record.outcome, record.sha
