@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from . import ship
+from .neighbours import neighbours
 from .sdk import messages, naming, records, secrets, signature, status
 from .sdk.builder import Builder
 from .sdk.context import CLOUD_ENTRY, read_entry
@@ -32,6 +33,7 @@ COLLECT_SECONDS = 30
     takes="POST of git-tar's tar, its description alone, an overtaken commit, or the closing message; "
     "signed in X-Cloud-Signature",
     tells=lambda: public_key(Settings.read()),
+    neighbours=neighbours,
 )
 def handle(event: Event, context: Any) -> Answer:
     settings = Settings.read()

@@ -20,6 +20,7 @@ from sdk.errors import CloudError, Malformed
 
 from . import author, garbage, links, place, queue, reconciling, seal, trace
 from . import up as machine
+from .doctor import command as doctor
 from .errors import CommandError
 from .state import State
 from .steps import console
@@ -261,6 +262,7 @@ def shrinkwrap_folder(repo: Path, out: Path, source: Path | None) -> None:
 
 main.add_command(queue.command)
 main.add_command(trace.command)
+main.add_command(doctor.command)
 
 
 def _given_value(command: str) -> str:

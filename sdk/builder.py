@@ -118,6 +118,15 @@ class Builder:
                 raise Failed(f"the build takes longer than {seconds:.0f} s", details={"log": log[-50:]})
         raise Unavailable("of-builder's answer ended before the build did")
 
+    def ready(self) -> None:
+        """Ask of-builder whether BuildKit and the registry answer it; `Unavailable` says which does not."""
+        try:
+            response = session(retries=0).get(self.url.rstrip("/") + "/readyz", timeout=(CONNECT_SECONDS, 20))
+        except requests.RequestException as error:
+            raise Unavailable(f"of-builder does not answer: {reason(error)}") from None
+        if not response.ok:
+            raise Unavailable(f"of-builder is not ready: {response.text[:1000].strip()}")
+
     def digest(self, repository: str, *, context: str = "", tag: str = "") -> str | None:
         """The digest of the image of that context digest or tag, None if the registry has none."""
         response = self._ask("GET", "/image", repository, context=context, tag=tag)

@@ -6,9 +6,10 @@ import functools
 import json
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Protocol
 
-from . import __version__, logs
+from . import __version__, checkup, logs
 from .errors import CloudError, Malformed, Unavailable
 
 Answer = dict[str, Any]
@@ -45,11 +46,13 @@ def function(
     reads: bool = False,
     tells: Callable[[], Mapping[str, Any]] | None = None,
     shown: Callable[[Event, CloudError], Answer | None] | None = None,
+    neighbours: checkup.Neighbours | None = None,
 ) -> Callable[[Handler], Handler]:
     """Wrap a handler: GET answers name, version and `takes`; every error becomes its status.
 
     `tells` adds to what GET answers. One that `reads` is called by GET with a query, and by nothing else.
-    `shown` may make another answer of an error than JSON.
+    `shown` may make another answer of an error than JSON. At `/check` the operator asks how the function and
+    its `neighbours` are.
     """
 
     def wrap(handler: Handler) -> Handler:
@@ -60,6 +63,8 @@ def function(
                 if event.method == "GET" and not (reads and event.query):
                     more = tells() if tells else {}
                     return answer(200, {"name": name, "version": __version__, "takes": takes, **more})
+                if event.path.rstrip("/") == checkup.PATH:
+                    return answer(200, asdict(checkup.checked(name, event.body, event.headers, neighbours)))
                 if reads and event.method not in ("GET", "HEAD"):
                     raise Malformed(f"{name} takes {takes}")
                 return handler(event, context)

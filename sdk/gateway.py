@@ -43,6 +43,24 @@ class Status(msgspec.Struct, frozen=True, rename="camel"):
     failure: str = ""
 
 
+class Version(msgspec.Struct, frozen=True):
+    release: str = ""
+
+
+class Provider(msgspec.Struct, frozen=True):
+    provider: str = ""
+    orchestration: str = ""
+    version: Version | None = None
+
+
+class Info(msgspec.Struct, frozen=True):
+    """What a gateway says of itself. `upstream_timeout`, in seconds, is the local gateway's own."""
+
+    provider: Provider = Provider()
+    version: Version | None = None
+    upstream_timeout: float = 0
+
+
 @dataclass(frozen=True)
 class Gateway:
     """A client for one namespace, the gateway's default without a name.
@@ -65,6 +83,13 @@ class Gateway:
             for name in ("basic-auth-user", "basic-auth-password")
         )
         return cls(settings.gateway_url, (user, password))
+
+    def ping(self) -> None:
+        """Whether it answers at all; needs no credentials."""
+        self._call("GET", "/healthz", retries=0)
+
+    def info(self) -> Info:
+        return _decoded(self._call("GET", "/system/info"), Info)  # type: ignore[no-any-return]
 
     def list(self) -> list[Status]:
         """All functions of the namespace.

@@ -231,14 +231,15 @@ def _number(text: str) -> int:
     return value
 
 
-def _duration(text: str) -> Seconds:
+def seconds(text: str) -> Seconds:
+    """A duration as Go and this project write it; `ValueError` for what is none."""
     if re.fullmatch(r"\d+(\.\d+)?", text):
         return Seconds(text)
     match = _DURATION.fullmatch(text)
     if not match or not text:
         raise ValueError("a duration such as 90s or 1m30s")
-    hours, minutes, seconds, millis = (float(part or 0) for part in match.groups())
-    return Seconds(hours * 3600 + minutes * 60 + seconds + millis / 1000)
+    hours, minutes, whole, millis = (float(part or 0) for part in match.groups())
+    return Seconds(hours * 3600 + minutes * 60 + whole + millis / 1000)
 
 
 def _log_format(text: str) -> LogFormat:
@@ -262,7 +263,7 @@ _CASTS: Mapping[str, Callable[[str], Any]] = {
     "str": str,
     "bool": _boolean,
     "int": _number,
-    "Seconds": _duration,
+    "Seconds": seconds,
     "LogFormat": _log_format,
     "tuple[str, ...]": _list,
     "Mapping[str, str]": _pairs,

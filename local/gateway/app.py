@@ -91,7 +91,8 @@ class Gateway:
     async def info(self, request: web.Request) -> web.Response:
         version = {"sha": "", "release": __version__}
         provider = {"provider": "openfaas-cloud-local", "version": version, "orchestration": "swarm"}
-        return web.json_response({"provider": provider, "version": version, "arch": platform.machine()})
+        told = {"provider": provider, "version": version, "arch": platform.machine()}
+        return web.json_response({**told, "upstream_timeout": self.settings.upstream_timeout})
 
     async def list_functions(self, request: web.Request) -> web.Response:
         return web.json_response(await self.functions.statuses())

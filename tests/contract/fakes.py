@@ -121,7 +121,10 @@ class FakeGateway(Server):
                 if (answer := override(method, parts.path, body)) is not None:
                     return answer
         if parts.path.startswith("/function/"):
-            return self._invoke(parts.path.split("/")[2], headers, body)
+            _, _, name, *rest = parts.path.split("/")
+            return self._invoke(name, Event(body, headers, method, "/" + "/".join(rest)))
+        if parts.path == "/healthz":
+            return 200, b""
         with self.lock:
             if parts.path.startswith("/async-function/"):
                 return self._enqueue(parts.path.split("/")[2], headers, body)
@@ -129,10 +132,10 @@ class FakeGateway(Server):
                 return 401, b"invalid credentials\n"
             return self._system(method, parts.path, parse_qs(parts.query), body)
 
-    def _invoke(self, name: str, headers: Mapping[str, str], body: bytes) -> Answer:
+    def _invoke(self, name: str, event: Event) -> Answer:
         if name not in self.handlers:
             return 503, f"No endpoints available for: {name}.\n".encode()
-        answer = self.handlers[name](Event(body, headers))
+        answer = self.handlers[name](event)
         return int(answer["statusCode"]), str(answer["body"]).encode()
 
     def _enqueue(self, name: str, headers: Mapping[str, str], body: bytes) -> Answer:
@@ -142,6 +145,11 @@ class FakeGateway(Server):
         return 202, b""
 
     def _system(self, method: str, path: str, query: Mapping[str, list[str]], body: bytes) -> Answer:
+        if path == "/system/info":
+            return (
+                200,
+                b'{"provider":{"provider":"faasd","version":{"release":""}},"version":{"release":"dev"}}',
+            )
         if path == "/system/functions":
             return self._functions(method, query.get("namespace", [""])[0], body)
         if match := re.fullmatch(r"/system/function/([^/]+)", path):
@@ -225,8 +233,11 @@ class FakeBuilder(Server):
         self.overtaken: dict[str, threading.Event] = defaultdict(threading.Event)
         self.readers = Keys("builder-readers", (b"readers",))
         self.logs: dict[str, tuple[str, bool]] = {}
+        self.ready: Answer = (200, b'{"ready": true}')
 
     def answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        if path == "/readyz":
+            return self.ready
         signed = body if method == "POST" else path.encode()
         keys = self.readers if path.startswith("/log?") else self.keys
         try:

@@ -26,6 +26,8 @@ from aiohttp import web
 from aiohttp.test_utils import BaseTestServer, TestClient, TestServer
 from yarl import URL
 
+from buildshiprun.neighbours import neighbours
+from buildshiprun.sdk.settings import Settings as FunctionSettings
 from local.engine import LABEL
 from of_builder import server, service, tarball
 from of_builder.bases import MADE_HERE
@@ -1231,3 +1233,22 @@ def test_the_real_buildx_finds_the_builder_that_it_was_told_of(
             await wrong.create()
 
     asyncio.run(test())
+
+
+def test_what_the_doctor_has_built_is_built_as_any_other(
+    settings: Settings, buildx: Buildx, secret_folder: Path
+) -> None:
+    """The stand-in for BuildKit pushes nothing, and that is noticed."""
+
+    async def test(client: Client) -> None:
+        given = {"builder_url": str(client.make_url("/")), "secret_mount_path": str(secret_folder)}
+        found = await asyncio.to_thread(neighbours, FunctionSettings.read(given))
+        assert found == {
+            "of-builder": "",
+            "registry push": "",
+            "registry pull": "upstream: the registry does not have what was just pushed",
+        }
+        tag = "--tag=registry:5000/github/0/0/doctor:check"
+        assert [call for call in buildx.calls if tag in call or tag.removeprefix("--tag=") in " ".join(call)]
+
+    run(settings, test)

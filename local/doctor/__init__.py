@@ -1,0 +1,1 @@
+"""`doctor`: examines any installation from where the operator sits, and says what to mend."""
