@@ -18,7 +18,7 @@ from rich.table import Table
 from sdk import __version__, naming, secrets, signature, stack
 from sdk.errors import CloudError, Malformed
 
-from . import author, garbage, links, place, queue, reconciling, seal, trace
+from . import author, garbage, links, metrics, place, queue, reconciling, seal, trace
 from . import up as machine
 from .doctor import command as doctor
 from .errors import CommandError
@@ -263,6 +263,7 @@ def shrinkwrap_folder(repo: Path, out: Path, source: Path | None) -> None:
 main.add_command(queue.command)
 main.add_command(trace.command)
 main.add_command(doctor.command)
+main.add_command(metrics.command)
 
 
 def _given_value(command: str) -> str:
