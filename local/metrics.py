@@ -25,7 +25,7 @@ from .following import FUNCTIONS, Follower
 V = TypeVar("V")
 
 STAGES = (
-    "receive",
+    QUEUE_STAGE,
     "fetch",
     "shrinkwrap",
     "check",
@@ -104,7 +104,7 @@ class Meter:
         self.stages.labels(stage, outcome).inc()
         if record.stage != "push":
             self.stage_seconds.labels(stage).observe(record.seconds)
-        is_turned_away = record.stage == "receive" and outcome in ("refused", "failed")
+        is_turned_away = is_received(record) and outcome in ("refused", "failed")
         if record.terminal or is_turned_away:
             self.pushes.labels(outcome).inc()
         with self._lock:
@@ -120,13 +120,13 @@ class Meter:
             return
         if not record.repo or record.time <= self._ended.get(record.delivery, 0):
             return  # it is nobody's push, or late
-        if record.stage == "receive" and record.outcome != "ok":
+        if is_received(record) and record.outcome != "ok":
             return  # GitHub was told so
         if record.delivery not in self._underway:
             _keep(self._underway, record.delivery, Underway(record.time))
         push = self._underway[record.delivery]
         push.last = max(push.last, record.time)
-        if record.stage == "receive":
+        if is_received(record):
             push.received = record.time
         elif record.stage == "push":  # it waits for its turn, or for what is unavailable
             push.begun = False

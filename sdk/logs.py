@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 CALL_HEADER = "X-Call-Id"
 # The id that the gateway gave to the call that this thread works on: it is shown, and decides nothing.
 CALL: ContextVar[str] = ContextVar("call", default="")
-TRACE_BYTES = 8_000
+# The end of a trace, and the beginning of a message.
+TRACE_LENGTH, MESSAGE_LENGTH = 4_000, 2_000
 
 
 def settings() -> Logging:
@@ -46,15 +47,21 @@ def called(headers: Mapping[str, str]) -> None:
 def refused(function: str, error: CloudError, trace: str = "") -> None:
     """Log what a call was answered with, and where an unexpected error came from."""
     alarm = "ALARM: an operator must act: " if isinstance(error, Misconfigured) else ""
-    trace = masked(trace)[-TRACE_BYTES:]
+    trace = masked(trace)[-TRACE_LENGTH:]
     if settings().log_format == "text":
         about = f" (call {CALL.get()})" if CALL.get() else ""
-        _say(f"{function}: {alarm}{error.status} {error.code}: {json.dumps(error.message)}{about}")
+        said = json.dumps(error.message[:MESSAGE_LENGTH])
+        _say(f"{function}: {alarm}{error.status} {error.code}: {said}{about}")
         for line in trace.splitlines():
             _say(f"{function}: | {plain(line)}")
         return
     _say_json(
-        function, alarm + error.message, status=error.status, code=error.code, call=CALL.get(), trace=trace
+        function,
+        (alarm + error.message)[:MESSAGE_LENGTH],
+        status=error.status,
+        code=error.code,
+        call=CALL.get(),
+        trace=trace,
     )
 
 

@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -51,7 +52,7 @@ def deliver(repository: BareRepository, update: Update, settings: Settings, publ
     return shown(follower, Timeline(started), update.after, headers["X-GitHub-Delivery"])
 
 
-def shown(follower: Follower, timeline: Timeline, sha: str, delivery: str) -> str:
+def shown(follower: Iterable[Record | None], timeline: Timeline, sha: str, delivery: str) -> str:
     """Show the push until it ends; returns why it failed, empty if it did not."""
     for line in timeline.lines(Record(now(), delivery, "", "", sha, "", QUEUE_STAGE, "ok", 0)):
         say(line)

@@ -480,6 +480,17 @@ def test_the_environment_file_and_the_operators_build_args_are_used(cloud: Cloud
     assert rows["envProcess"] == "python index.py"
 
 
+def test_all_records_of_git_tar_have_the_calls_id(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also those of the functions, which are shipped by threads of their own."""
+    sha = cloud.origin.commit(files("one", "two"))
+    repository = type(PUSH.repository)(**{**vars(PUSH.repository), "clone_url": cloud.origin.url})
+    body = messages.seal("git-tar", Push(**{**vars(PUSH), "after": sha, "repository": repository}))
+    git_tar.handler.handle(Event(body, {**messages.headers(body, KEYS), "X-Call-Id": "c-9"}), None)
+    called = {(record.stage, record.call) for record in stages(capsys)}
+    assert called >= {("fetch", "c-9"), ("shrinkwrap", "c-9"), ("push", "c-9")}
+    assert ("shrinkwrap", "") not in called
+
+
 @pytest.mark.parametrize("name", ["git-tar", "buildshiprun", "garbage-collect", "reconcile", "github-status"])
 @pytest.mark.parametrize("attack", ["unsigned", "wrong key", "for another"])
 def test_an_inner_function_refuses_what_is_not_for_it(name: str, attack: str, cloud: Cloud) -> None:

@@ -135,3 +135,13 @@ def test_records_of_other_threads_are_of_the_call_that_started_them(
     assert [
         record.call for line in capsys.readouterr().out.splitlines() if (record := records.parse(line))
     ] == ["c-7"] * 3
+
+
+@pytest.mark.parametrize("log_format", ["json", "text"])
+def test_a_line_stays_short(
+    log_format: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """JSON may take six bytes for one of ours."""
+    monkeypatch.setenv("log_format", log_format)
+    logs.refused("f", CloudError("\x01" * 50_000), trace="\x01" * 50_000)
+    assert all(len(line) < 40 * 1024 for line in capsys.readouterr().err.splitlines())

@@ -12,14 +12,21 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from local import showing
+from local.gitserver import deliver
 from local.showing import show
 from local.timeline import Timeline, verdict
 from sdk.records import Record
 
 
 def record(stage: str, outcome: str, **rest: Any) -> Record:
-    fields = {"at": "1970-01-01T00:00:13+00:00", "function": "hello", "seconds": 2.0, **rest}
-    return Record(delivery="d", owner="alice", repo="shop", sha="s", stage=stage, outcome=outcome, **fields)
+    fields = {
+        "at": "1970-01-01T00:00:13+00:00",
+        "function": "hello",
+        "seconds": 2.0,
+        "sha": "s",
+        "delivery": "d",
+    }
+    return Record(owner="alice", repo="shop", stage=stage, outcome=outcome, **{**fields, **rest})
 
 
 @pytest.mark.parametrize(
@@ -109,3 +116,21 @@ def test_on_a_terminal_gits_lines_are_shown_as_the_timeline_and_its_status_count
     assert showing.followed((sys.executable, "-c", says)) == 3
     assert "   1.0 s  a   live in 1.0 s" in file.getvalue()
     assert "remote:" not in file.getvalue()
+
+
+def test_a_push_that_is_silent_shows_what_it_waits_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(deliver, "SILENCE_SECONDS", -1)
+    fetched, end = record("fetch", "ok", function=""), record("push", "ok", function="")
+    other = record("fetch", "failed", function="", sha="f" * 40, delivery="another")
+    follower = [None, other, fetched, None, fetched, end, fetched]
+    assert deliver.shown(follower, Timeline(started=10), "s", "d") == ""
+    shown = [line.partition(" s  ")[2].split(" in ")[0] for line in capsys.readouterr().err.splitlines()]
+    assert shown == [
+        "receive          queued",
+        "the push waits",
+        "fetch            fetched",
+        "the push is packed …",
+        "push             done: everything is live",
+    ]
