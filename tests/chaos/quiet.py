@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -90,12 +91,16 @@ def until_settled(engine: docker.DockerClient, deadline: float, name: str = "") 
 
 
 def unsettled(engine: docker.DockerClient, name: str = "") -> list[str]:
-    """The services that are none of these, of all functions or of one."""
+    """The services that are none of these, of all functions or of one.
+
+    Of two live ones of a function the older is about to be retired: the gateway marks the newer first.
+    """
     labels = [row["Spec"]["Labels"] for row in engine.api.services(filters={"label": FUNCTION})]
+    mine = [label for label in labels if name in ("", label[FUNCTION])]
+    live = Counter(label[FUNCTION] for label in mine if label[STATE] == LIVE)
     return [
-        f"{label[FUNCTION]} {label[STATE]}"
-        for label in labels
-        if name in ("", label[FUNCTION]) and label[STATE] not in (LIVE, swarm.FAILED)
+        *(f"{label[FUNCTION]} {label[STATE]}" for label in mine if label[STATE] not in (LIVE, swarm.FAILED)),
+        *(f"{function} live {times} times" for function, times in live.items() if times > 1),
     ]
 
 

@@ -6,14 +6,17 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from local.gateway.swarm import CANDIDATE, FAILED, FUNCTION, LIVE, RETIRED, STATE
 from local.state import State
 from sdk.records import Record
-from tests.chaos import authors, expected, plan, run
+from tests.chaos import authors, expected, plan, quiet, run
 from tests.chaos.authors import Author, Move
 from tests.chaos.expected import Head
 from tests.chaos.plan import CRASH, MISSING, NO_FUNCTIONS, NO_YAML, Commit, Function, Repo
@@ -249,6 +252,24 @@ def test_a_write_after_the_head_moved_is_followed_by_a_look_even_without_an_even
     assert not run.owed(author, [before, end], strict=True)
     assert not run.owed(author, [after, end], strict=False)
     assert not run.owed(author, [], strict=True)
+
+
+@pytest.mark.parametrize(
+    ("states", "settled"),
+    [
+        ([LIVE], True),
+        ([LIVE, FAILED], True),
+        ([LIVE, CANDIDATE], False),
+        ([RETIRED, LIVE], False),
+        ([LIVE, LIVE], False),
+    ],
+)
+def test_settled_is_one_live_service_and_none_that_comes_or_goes(states: list[str], settled: bool) -> None:
+    services = [{"Spec": {"Labels": {FUNCTION: "f", STATE: state}}} for state in states]
+    services.append({"Spec": {"Labels": {FUNCTION: "other", STATE: LIVE}}})
+    engine: Any = SimpleNamespace(api=SimpleNamespace(services=lambda filters: services))
+    assert (not quiet.unsettled(engine, "f")) == settled
+    assert (not quiet.unsettled(engine)) == settled
 
 
 @pytest.mark.parametrize("name", PLANTS)
