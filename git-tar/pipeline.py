@@ -99,8 +99,11 @@ class Pipeline:
             self.cuts.watched(self.repository, watch) as watch,
             ThreadPoolExecutor(max(1, self.settings.parallel_functions)) as pool,
         ):
-            ship = records.of_this_call(lambda function: self._ship(function, tree, work, watch))
-            return list(pool.map(ship, functions))
+
+            def ship(function: Function) -> Result | Unavailable | Misconfigured:
+                return self._ship(function, tree, work, watch)
+
+            return list(pool.map(records.of_this_call(ship), functions))
 
     def _tell_overtaken(self, sha: str) -> None:
         """Let buildshiprun end what is built of the commit; what is being deployed goes on."""

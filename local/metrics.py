@@ -17,7 +17,7 @@ from typing import TypeVar
 import click
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
-from sdk.records import Record
+from sdk.records import QUEUE_STAGE, Record
 
 from . import place
 from .following import FUNCTIONS, Follower
@@ -99,12 +99,14 @@ class Meter:
             Gauge(f"openfaas_cloud_{name}", meaning, registry=self.registry).set_function(read)
 
     def take(self, record: Record) -> None:
+        if record.stage == QUEUE_STAGE and not record.is_received:
+            return  # a function waits for its turn: nothing has ended
         stage = record.stage if record.stage in STAGES else OTHER
         outcome = record.outcome if record.outcome in OUTCOMES else OTHER
         self.stages.labels(stage, outcome).inc()
         if record.stage != "push":
             self.stage_seconds.labels(stage).observe(record.seconds)
-        is_turned_away = is_received(record) and outcome in ("refused", "failed")
+        is_turned_away = record.is_received and outcome in ("refused", "failed")
         if record.terminal or is_turned_away:
             self.pushes.labels(outcome).inc()
         with self._lock:
@@ -120,13 +122,13 @@ class Meter:
             return
         if not record.repo or record.time <= self._ended.get(record.delivery, 0):
             return  # it is nobody's push, or late
-        if is_received(record) and record.outcome != "ok":
+        if record.is_received and record.outcome != "ok":
             return  # GitHub was told so
         if record.delivery not in self._underway:
             _keep(self._underway, record.delivery, Underway(record.time))
         push = self._underway[record.delivery]
         push.last = max(push.last, record.time)
-        if is_received(record):
+        if record.is_received:
             push.received = record.time
         elif record.stage == "push":  # it waits for its turn, or for what is unavailable
             push.begun = False

@@ -40,7 +40,7 @@ class Timeline:
         if (record.stage, record.outcome) in _QUIET or (record.stage == QUEUE_STAGE and record.function):
             return
         said, *more = told(record).splitlines() or [""]
-        subject = record.function or ("gh-push" if record.stage == QUEUE_STAGE else record.stage)
+        subject = record.function or ("gh-push" if record.is_received else record.stage)
         yield f"{self._seconds(record.time):6.1f} s  {shown(subject):<16} {shown(said)}"
         yield from (f"{LOG_INDENT}{shown(line)}" for line in more)
         if not record.terminal:  # its log repeats what the functions' own records said

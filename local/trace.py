@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from sdk.gateway import Gateway
-from sdk.records import QUEUE_STAGE, Record
+from sdk.records import Record
 
 from . import place
 from .errors import CommandError
@@ -90,7 +90,7 @@ class Push:
     @property
     def _is_refused(self) -> bool:
         """gh-push took it not: nothing else will come."""
-        return self.records[-1].stage == QUEUE_STAGE and self.records[-1].outcome in ("refused", "failed")
+        return self.records[-1].is_received and self.records[-1].outcome in ("refused", "failed")
 
     def lines(self) -> Iterator[str]:
         # gh-push's record is printed once it has answered: git-tar may have been quicker.

@@ -77,6 +77,11 @@ class Record:
     call: str = ""
 
     @property
+    def is_received(self) -> bool:
+        """Whether it is gh-push's, of a push that came."""
+        return self.stage == QUEUE_STAGE and not self.function
+
+    @property
     def time(self) -> float:
         """`at` in seconds since 1970."""
         return datetime.fromisoformat(self.at).timestamp()

@@ -101,7 +101,7 @@ def test_a_push_sends_githubs_event_signed_and_succeeds_when_it_is_live(
     body = json.loads(event.body)
     assert (body["ref"], body["before"], body["after"]) == (MASTER, "0" * 40, sha)
     assert body["repository"]["clone_url"] == "http://git-server:8080/alice/hello.git"
-    for line in ("receive          queued", "fetched in 0.1 s", "done: everything is live"):
+    for line in ("gh-push          queued", "fetched in 0.1 s", "done: everything is live"):
         assert line in pushed.stderr
     assert "new branch" in pushed.stderr
 

@@ -67,7 +67,7 @@ def taken(*records: Record) -> dict[str, float]:
 
 def test_a_push_is_counted_once_and_timed_from_githubs_event_on() -> None:
     found = taken(
-        record("receive", at=-20),
+        record("queue", at=-20),
         record("fetch", at=-15),
         record("shrinkwrap", at=-14, function="cart"),
         record("check", at=-14, function="cart"),
@@ -85,7 +85,7 @@ def test_a_push_is_counted_once_and_timed_from_githubs_event_on() -> None:
 
 
 def test_what_waits_and_runs_is_known_meanwhile() -> None:
-    waiting = [record("receive", at=-50), record("receive", at=-10, delivery="d-2")]
+    waiting = [record("queue", at=-50), record("queue", at=-10, delivery="d-2")]
     found = taken(*waiting)
     assert found["pushes_waiting"] == 2
     assert found["queue_age_seconds"] == pytest.approx(time.time() - NOW + 50, abs=5)
@@ -104,24 +104,24 @@ def test_what_waits_and_runs_is_known_meanwhile() -> None:
 
 def test_records_out_of_order_leave_nothing_behind() -> None:
     """gh-push's log may be read after git-tar's."""
-    late = taken(record("fetch", at=-8), record("push", at=-5), record("receive", at=-9))
+    late = taken(record("fetch", at=-8), record("push", at=-5), record("queue", at=-9))
     assert "pushes_waiting" not in late
     assert "pushes_running" not in late
-    again = taken(record("push", at=-5), record("receive", at=-1))
+    again = taken(record("push", at=-5), record("queue", at=-1))
     assert again["pushes_waiting"] == 1, "GitHub sends a delivery again under the same id"
 
 
 @pytest.mark.parametrize("outcome", ["refused", "failed"])
 def test_what_gh_push_turns_away_is_a_push_that_ended(outcome: str) -> None:
-    assert taken(record("receive", outcome))[f"pushes_total{{{outcome}}}"] == 1
+    assert taken(record("queue", outcome))[f"pushes_total{{{outcome}}}"] == 1
 
 
 def test_what_is_no_push_is_none() -> None:
     """A repository that left, reconcile's look, and an event that GitHub was told to send again."""
     found = taken(
-        record("receive", repo=""),
+        record("queue", repo=""),
         record("reconcile", repo="", delivery="r"),
-        record("receive", "retry", delivery="x"),
+        record("queue", "retry", delivery="x"),
     )
     assert "pushes_waiting" not in found
     assert found["stages_total{ok,reconcile}"] == 1
@@ -130,7 +130,7 @@ def test_what_is_no_push_is_none() -> None:
 def test_a_push_that_never_ends_is_forgotten() -> None:
     day, hour = 25 * 3600, 2 * 3600
     found = taken(
-        record("receive", at=-day),
+        record("queue", at=-day),
         record("fetch", at=-hour, delivery="d-2"),
         record("check", at=-hour, function="a"),
     )
@@ -141,7 +141,7 @@ def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "PUSHES", 10)
     meter = Meter()
     for number in range(100):
-        meter.take(record("receive", delivery=f"w-{number}"))
+        meter.take(record("queue", delivery=f"w-{number}"))
         meter.take(record("push", delivery=f"e-{number}"))
     assert (len(meter._underway), len(meter._ended)) == (10, 10)
 

@@ -31,7 +31,7 @@ def row(at_: float, stage: str, outcome: str = "ok", **more: Any) -> str:
 
 def logged(gateway: FakeGateway, *, end: bool = True, **last: Any) -> None:
     """One push's records, each in its function's log, among others'."""
-    gateway.logs["gh-push"] = [row(0.5, "receive"), row(1, "receive", sha=OTHER, delivery="d-2")]
+    gateway.logs["gh-push"] = [row(0.5, "queue"), row(1, "queue", sha=OTHER, delivery="d-2")]
     gateway.logs["git-tar"] = [
         "Forking: python index.py",
         row(1, "fetch"),
@@ -65,7 +65,7 @@ def test_a_push_is_shown_through_all_stages_by_commit_or_delivery(
     code, lines = trace(gateway, which, tmp_path=tmp_path)
     assert lines[0].startswith("alice/shop at ab12000000, delivery d-1, 20")
     assert lines[1:] == [
-        "   0.5 s  receive          queued",
+        "   0.5 s  gh-push          queued",
         "   1.0 s  fetch            fetched in 0.5 s",
         "   2.0 s  cart             packed in 0.5 s",
         "   9.0 s  cart             built in 6.5 s",

@@ -50,7 +50,7 @@ def test_a_push_is_traced(cloud: Cloud, repository: Make) -> None:
     sha = repo.git("rev-parse", "HEAD").strip()
     done = cloud.cli("trace", sha[:12])
     assert done.returncode == 0, done.stdout + done.stderr
-    for said in ("receive          queued", "fetched in", "built in", "live in", "done: everything is live"):
+    for said in ("gh-push          queued", "fetched in", "built in", "live in", "done: everything is live"):
         assert said in done.stdout
 
 

@@ -25,7 +25,7 @@ def test_a_push_shows_its_stages_and_ends_when_the_function_is_live(repository: 
     code, told = repo.push()
     assert code == 0, told
     for stage in (
-        r"receive +queued",
+        r"gh-push +queued",
         r"fetch +fetched in [\d.]+ s",
         r"hello +packed in [\d.]+ s",
         r"hello +built in [\d.]+ s",

@@ -32,7 +32,7 @@ def record(stage: str, outcome: str, **rest: Any) -> Record:
 @pytest.mark.parametrize(
     ("shown", "expected"),
     [
-        (record("receive", "ok", function=""), ["   3.0 s  receive          queued"]),
+        (record("queue", "ok", function=""), ["   3.0 s  gh-push          queued"]),
         (record("check", "ok"), []),
         (record("build", "ok"), ["   3.0 s  hello            built in 2.0 s"]),
         (record("build", "unchanged"), ["   3.0 s  hello            image is there already"]),
@@ -72,7 +72,7 @@ def test_it_knows_what_goes_on() -> None:
         return timeline.going_on(13).removesuffix(" …").removeprefix("  10.0 s  ")
 
     assert timeline.going_on(13) == ""
-    assert after("receive") == "the push waits in the queue"
+    assert after("queue") == "the push waits in the queue"
     assert after("fetch") == "the push is packed"
     assert after("shrinkwrap", function="a") == "a is sent to buildshiprun"
     assert after("shrinkwrap", function="b") == "a is sent to buildshiprun, b is sent to buildshiprun"
@@ -128,7 +128,7 @@ def test_a_push_that_is_silent_shows_what_it_waits_for(
     assert deliver.shown(follower, Timeline(started=10), "s", "d") == ""
     shown = [line.partition(" s  ")[2].split(" in ")[0] for line in capsys.readouterr().err.splitlines()]
     assert shown == [
-        "receive          queued",
+        "gh-push          queued",
         "the push waits",
         "fetch            fetched",
         "the push is packed …",
