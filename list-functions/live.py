@@ -27,7 +27,7 @@ class Live:
 
     @property
     def service(self) -> str:
-        return naming.qualified(self.status.name, self.status.namespace)
+        return self.status.name
 
     def label(self, name: str) -> str:
         return (self.status.labels or {}).get(_GIT + name, "")

@@ -51,8 +51,8 @@ def function(
     """Wrap a handler: GET answers name, version and `takes`; every error becomes its status.
 
     `tells` adds to what GET answers. One that `reads` is called by GET with a query, and by nothing else.
-    `shown` may make another answer of an error than JSON. At `/check` the operator asks how the function and
-    its `neighbours` are.
+    `shown` may make another answer of an error than JSON. At `/check` the operator asks how a function that
+    takes messages and its `neighbours` are.
     """
 
     def wrap(handler: Handler) -> Handler:
@@ -63,10 +63,10 @@ def function(
                 if event.method == "GET" and not (reads and event.query):
                     more = tells() if tells else {}
                     return answer(200, {"name": name, "version": __version__, "takes": takes, **more})
-                if event.path.rstrip("/") == checkup.PATH:
-                    return answer(200, asdict(checkup.checked(name, event.body, event.headers, neighbours)))
                 if reads and event.method not in ("GET", "HEAD"):
                     raise Malformed(f"{name} takes {takes}")
+                if event.path.rstrip("/") == checkup.PATH and not reads:
+                    return answer(200, asdict(checkup.checked(name, event.body, event.headers, neighbours)))
                 return handler(event, context)
             except CloudError as error:
                 refusal = _refusal(name, error)

@@ -36,6 +36,7 @@ RECONCILE_MINUTES = 15
 # A held call is given so much longer before it counts as lost.
 GRACE_SECONDS = 30
 
+PAYLOAD = "payload-secret"
 _BODY = b"{}"
 
 
@@ -157,7 +158,7 @@ class Cloud:
                 "give --payload-secret-file, and they are asked",
             )
             return
-        for name in (function.name for function in self.platform if function.name in self.there):
+        for name in self._messaged():
             reply, health = self._check(name)
             if health:
                 self.healths[name] = health
@@ -172,6 +173,11 @@ class Cloud:
                 )
             else:
                 yield fail("health", f"{name}: {reply.said}", f"faas-cli logs {name}")
+
+    def _messaged(self) -> list[str]:
+        """The functions that take signed messages; list-functions takes links alone."""
+        there = [function for function in self.platform if function.name in self.there]
+        return [function.name for function in there if PAYLOAD in function.secrets]
 
     def _secrets(self) -> Iterator[Finding]:
         needed = {name for function in self.platform for name in function.secrets}
@@ -275,8 +281,7 @@ class Cloud:
     def _webhook(self) -> Iterator[Finding]:
         if "gh-push" not in self.there:
             return
-        ours = [function.name for function in self.platform if function.name in self.there]
-        for name in ours:
+        for name in self._messaged():
             reply = self._ask("POST", f"/function/{name}", _BODY)
             if reply.status == 401:
                 continue

@@ -18,6 +18,7 @@ from .fakes import Answer, Event
 from .github import INSTALLATION, REPOSITORY, FakeGitHub, Installed
 from .test_garbage_collect import deployed
 from .test_gh_push import call as webhook
+from .test_handovers import alarmed
 from .test_pipeline import KEYS, Cloud, cloud, files, github, stages
 
 __all__ = ["cloud", "github"]  # fixtures
@@ -257,8 +258,7 @@ def test_a_gateway_that_does_not_let_us_delete_rings_the_alarm(
     assert "could not be deleted: alice-one, alice-two: " in answer["error"]["message"]
     assert {each["outcome"] for each in answer["error"]["repositories"]} == {"misconfigured"}
     shown = capsys.readouterr()
-    assert "git-tar: ALARM: an operator must act" in shown.err
-    assert "garbage-collect: ALARM: an operator must act" in shown.err
+    assert alarmed(shown.err) == {"git-tar", "garbage-collect"}
     told = [record for line in shown.out.splitlines() if (record := records.parse(line))]
     assert {record.outcome for record in told if record.stage == "leave"} == {"failed"}
 

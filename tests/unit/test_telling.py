@@ -149,8 +149,8 @@ def test_of_reconcile_the_end_is_told(sent: list[Told], monkeypatch: pytest.Monk
     assert [(told.record.stage, told.asked) for told in sent] == [("push", "")]
 
 
-def test_a_record_shows_nothing_of_what_only_listeners_need(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_record_shows_of_the_ids_its_path_alone(capsys: pytest.CaptureFixture[str]) -> None:
     records.emit("fetch", SUBJECT, "", Stage(), 1)
     line = capsys.readouterr().out
-    assert "repo_id" not in line
-    assert "github" not in line
+    assert "_id" not in line
+    assert records.parse(line) and "asked" not in line
