@@ -108,7 +108,7 @@ def about(records: Iterable[Record], sha: str, delivery: str, asked: str = "") -
 
 def wanted(records: Sequence[Record], delivery: str) -> dict[str, Run]:
     """What to show by the name of each run; `records` are what `about` found."""
-    ended = next((record for record in reversed(records) if record.terminal), None)
+    ended = next((record for record in reversed(records) if record.ends), None)
     names = list(dict.fromkeys(record.function for record in records if record.function))
     stack = [record for record in records if not record.function]
     runs = [_stack(records, ended)] if stack else []

@@ -100,7 +100,7 @@ def _push(records: Sequence[Record], now: float) -> Push:
     sha = next((each.sha for each in reversed(records) if each.stage == "fetch"), newest.sha)
     stages = _latest(records, sha)
     of_all = stages.pop("", {})
-    end = of_all.get(TERMINAL_STAGE)
+    end = next((each for each in reversed(records) if each.ends), None)
     outcome, error = _outcome(records, now)
     is_open = outcome in OPEN
     begun = first.time - first.seconds
@@ -136,9 +136,9 @@ def _latest(records: Iterable[Record], sha: str) -> dict[str, dict[str, Record]]
 
 def _outcome(records: Sequence[Record], now: float) -> tuple[str, str]:
     """git-tar has the last word: each function has a clock of its own, so theirs may seem later."""
-    said = [each for each in records if each.stage in _GIT_TAR]
+    said = [each for each in records if each.stage in _GIT_TAR or each.ends]
     last = said[-1] if said else None
-    if last and last.terminal:
+    if last and last.ends:
         return last.outcome, last.error
     if now - records[-1].time > LOST_SECONDS:
         return "lost", "no end of it was seen: what is live tells whether it went well"
@@ -149,7 +149,8 @@ def _outcome(records: Sequence[Record], now: float) -> tuple[str, str]:
 
 def _steps(begun: float, of_all: Stages, parts: Sequence[Part], *, is_open: bool) -> Iterator[Step]:
     queue, fetch = of_all.get("queue"), of_all.get("fetch")
-    yield Step("Queued", "done", queue.time if queue else begun)
+    is_turned_away = bool(queue and queue.outcome in BAD)
+    yield Step("Queued", "failed" if is_turned_away else "done", queue.time if queue else begun)
     if not fetch:
         yield Step("Fetched", "now" if is_open else "skipped")
     else:

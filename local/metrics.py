@@ -106,15 +106,14 @@ class Meter:
         self.stages.labels(stage, outcome).inc()
         if record.stage != "push":
             self.stage_seconds.labels(stage).observe(record.seconds)
-        is_turned_away = record.is_received and outcome in ("refused", "failed")
-        if record.terminal or is_turned_away:
+        if record.ends:
             self.pushes.labels(outcome).inc()
         with self._lock:
-            self._note(record, is_over=record.terminal or is_turned_away)
+            self._note(record)
 
-    def _note(self, record: Record, *, is_over: bool) -> None:
+    def _note(self, record: Record) -> None:
         """The records of one push come from several logs, not always in order."""
-        if is_over:
+        if record.ends:
             push = self._underway.pop(record.delivery, None)
             if push and push.received is not None:
                 self.push_seconds.observe(max(0, record.time - push.received))

@@ -85,12 +85,7 @@ class Push:
     @property
     def end(self) -> Record | None:
         """Its last word, unless more was said since: another try of the same delivery."""
-        return self.records[-1] if self.records[-1].terminal or self._is_refused else None
-
-    @property
-    def _is_refused(self) -> bool:
-        """gh-push took it not: nothing else will come."""
-        return self.records[-1].is_received and self.records[-1].outcome in ("refused", "failed")
+        return self.records[-1] if self.records[-1].ends else None
 
     def lines(self) -> Iterator[str]:
         # gh-push's record is printed once it has answered: git-tar may have been quicker.

@@ -82,6 +82,11 @@ class Record:
         return self.stage == QUEUE_STAGE and not self.function
 
     @property
+    def ends(self) -> bool:
+        """Whether nothing of the push follows: it is git-tar's last word, or gh-push has turned it away."""
+        return self.terminal or (self.is_received and self.outcome in ("failed", "refused"))
+
+    @property
     def time(self) -> float:
         """`at` in seconds since 1970."""
         return datetime.fromisoformat(self.at).timestamp()

@@ -318,6 +318,14 @@ def test_of_a_long_log_the_end_is_shown() -> None:
     assert len(runs.fenced("é`" * 60_000)) <= runs.TEXT_LIMIT
 
 
+def test_a_push_that_is_turned_away_has_failed() -> None:
+    [(name, (conclusion, title))] = brief(
+        wanted([record(0, "queue", "refused", error="no customer")])
+    ).items()
+    assert (name, conclusion) == ("stack-deploy", "failure")
+    assert title == "failed: no customer"
+
+
 @given(st.text(), st.sampled_from(["openfaas-cloud/push", "openfaas-cloud/rerun-12345678-9"]))
 def test_a_commit_status_is_one_line_of_140_that_shows_which_re_run_it_is_of(
     text: str, external_id: str

@@ -75,6 +75,13 @@ def test_a_push_on_its_way_says_where_it_is(story: Story, outcome: str, wanted: 
     assert (push.outcome, push.is_open, states(push)) == (outcome, True, wanted)
 
 
+def test_a_push_that_is_turned_away_has_ended() -> None:
+    story = Story().tell("gh-push", "queue", 0, "refused", error="alice is not on the list of customers")
+    [push] = read(story)
+    assert (push.outcome, push.error) == ("refused", "alice is not on the list of customers")
+    assert (push.is_open, states(push)) == (False, ["failed", "skipped", "skipped", "skipped"])
+
+
 def test_a_push_that_nothing_was_heard_of_for_long_is_not_waited_for() -> None:
     [push] = read(Story().queued().fetched("hello"), now=NOW + 3600)
     assert (push.outcome, push.is_open) == ("lost", False)
