@@ -16,6 +16,7 @@ from nacl.public import PrivateKey, PublicKey, SealedBox
 
 from . import naming, secrets
 from .errors import Failed, Malformed, Misconfigured
+from .kinds import studied
 
 SECRET = "seal-key"  # noqa: S105 - its name
 VALUE_BYTES = 64 * 1024
@@ -94,7 +95,7 @@ class SealKeys:
         for pair in self.pairs:
             try:
                 plain = SealedBox(pair).decrypt(base64.b64decode("".join(sealed.split()), validate=True))
-                return msgspec.json.decode(plain, type=_Content)
+                return msgspec.json.decode(plain, type=studied(_Content))
             except (ValueError, TypeError, CryptoError, msgspec.MsgspecError):
                 continue
         raise Failed(f"secret {name} was not sealed for this cloud's key, or is damaged: {_AGAIN}")
