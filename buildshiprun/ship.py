@@ -176,10 +176,9 @@ class Ship:
                 error = raised
                 time.sleep(POLL_SECONDS * 4 * (attempt + 1))  # before the look: what follows it is at once
             status = self.gateway.get(service)
-            found = deployment.nonce_of(status)
-            if status and found == nonce:
+            if status and deployment.nonce_of(status) == nonce:
                 return status
-            if found not in ("", deployment.nonce_of(before)):
+            if status and not deployment.is_same(status, before):
                 return self._twin(status, spec)
             if not isinstance(error, (Unavailable, Upstream)):
                 break

@@ -345,6 +345,27 @@ def test_another_version_deployed_by_somebody_else_meanwhile_is_looked_at_again(
     assert deploys == ["superseded", "ok"]
 
 
+@pytest.mark.parametrize("is_new", [True, False])
+def test_what_an_operator_deploys_while_a_deploy_fails_is_not_overwritten(is_new: bool, cloud: Cloud) -> None:
+    """It has no nonce; that is not the same as not to be there."""
+    sha = cloud.origin.commit(files("one"))
+    if not is_new:
+        assert cloud.push(sha)[0] == 200
+        sha = cloud.origin.commit({"one/handler.py": HANDLER + "# 2"})
+
+    def refuse(method: str, path: str, body: bytes) -> tuple[int, bytes] | None:
+        if path != "/system/functions" or method not in ("PUT", "POST"):
+            return None
+        cloud.gateway.overrides.remove(refuse)
+        cloud.gateway.functions["alice-one"] = {"service": "alice-one", "image": "by-hand"}
+        return 502, b""
+
+    cloud.gateway.overrides.append(refuse)
+    status, _ = cloud.push(sha)
+    assert status == 422
+    assert cloud.gateway.functions["alice-one"]["image"] == "by-hand"
+
+
 def test_the_same_version_deployed_by_another_attempt_is_waited_for(
     cloud: Cloud, capsys: pytest.CaptureFixture[str]
 ) -> None:
