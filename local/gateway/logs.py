@@ -23,6 +23,8 @@ SOCKET = "/var/run/docker.sock"
 _LOOK_SECONDS = 0.5
 _QUEUED_LINES = 1000
 _HEADER_BYTES = 8
+# The engine may wait for ever for the log of a container that went down with it.
+_SILENCE_SECONDS = 5
 
 
 class Logs:
@@ -90,18 +92,21 @@ class Logs:
 
     async def _lines(self, generation: Generation, options: dict[str, str]) -> AsyncGenerator[Entry, None]:
         path = f"/services/{generation.service_id}/logs"
-        async with self._engine.get(path, params=options) as answer:
-            if answer.status != 200:
-                return
-            async for text in frames(answer.content):
-                timestamp, _, line = text.partition(" ")
-                yield {
-                    "name": generation.function,
-                    "namespace": "openfaas-fn",
-                    "instance": generation.service,
-                    "timestamp": timestamp,
-                    "text": line,
-                }
+        silence = None if "follow" in options else _SILENCE_SECONDS
+        timeout = aiohttp.ClientTimeout(total=None, connect=5, sock_read=silence)
+        with contextlib.suppress(asyncio.TimeoutError):
+            async with self._engine.get(path, params=options, timeout=timeout) as answer:
+                if answer.status != 200:
+                    return
+                async for text in frames(answer.content):
+                    timestamp, _, line = text.partition(" ")
+                    yield {
+                        "name": generation.function,
+                        "namespace": "openfaas-fn",
+                        "instance": generation.service,
+                        "timestamp": timestamp,
+                        "text": line,
+                    }
 
 
 async def frames(stream: aiohttp.StreamReader) -> AsyncIterator[str]:
