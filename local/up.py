@@ -59,8 +59,7 @@ def down(state: State) -> None:
     """
     client = engine.started(state) if state.folder.exists() else engine.connect()
     if client:
-        with step("remove functions, containers, networks, secrets and images"):
-            _remove_all(client, state)
+        _remove_all(client, state)
     with step("stop what was started, remove the cloud's state"):
         engine.stop(state)
         state.remove()
@@ -128,8 +127,16 @@ def _answers(url: str) -> bool:
 
 
 def _remove_all(client: docker.DockerClient, state: State) -> None:
-    if client.info()["Swarm"]["LocalNodeState"] == "active":
-        _remove_functions(client)
+    with step("remove functions and secrets"):
+        if client.info()["Swarm"]["LocalNodeState"] == "active":
+            _remove_functions(client)
+    with step("remove containers, networks and volumes"):
+        _remove_containers(client, state)
+    with step("remove images and the build cache"):
+        _remove_images(client, state)
+
+
+def _remove_containers(client: docker.DockerClient, state: State) -> None:
     ours = f"{LABEL}=1"
     for container in client.containers.list(all=True, filters={"label": ours}):
         container.remove(force=True, v=True)
@@ -139,10 +146,13 @@ def _remove_all(client: docker.DockerClient, state: State) -> None:
             _retried(network.remove)
     for volume in client.volumes.list(filters={"label": ours}):
         _retried(volume.remove)  # not by force: that forgets a busy volume and leaves its files
+    cgroup.remove()
+
+
+def _remove_images(client: docker.DockerClient, state: State) -> None:
     if state.engine_marker.exists():
         run((engine.buildx(), "prune", "--all", "--force"))  # nobody else built with this engine
-    cgroup.remove()
-    for label in (ours, "com.openfaas.cloud.built=1"):
+    for label in (f"{LABEL}=1", "com.openfaas.cloud.built=1"):
         for image in client.images.list(filters={"label": label}):
             with suppress(docker.errors.APIError):
                 client.images.remove(str(image.id), force=True)

@@ -174,6 +174,10 @@ class Functions:
         function = self._functions.get(name)
         return function.generations if function else []
 
+    async def tasks(self) -> Mapping[str, list[Task]]:
+        """The tasks of all functions, by the id of their service."""
+        return await self._swarm.tasks()
+
     @contextlib.contextmanager
     def route(self, name: str) -> Iterator[str]:
         """The base URL of the generation that serves; it is not removed while this is held."""

@@ -1,4 +1,8 @@
-"""`/system/logs`: the lines of a function's containers, of all its generations, as they come."""
+"""`/system/logs`: the lines of a function's containers, of all its generations, as they come.
+
+Each task's log is read by itself. The engine's log of a whole service ends for ever in the middle, or leaves
+tasks out, as soon as the service has more than one: others' containers that ended, or replicas.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import re
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from datetime import datetime
 
@@ -15,7 +20,7 @@ from aiohttp import web
 
 from .errors import GatewayError
 from .functions import Functions
-from .swarm import Generation
+from .swarm import Generation, Task
 
 Entry = Mapping[str, str]
 
@@ -23,7 +28,7 @@ SOCKET = "/var/run/docker.sock"
 _LOOK_SECONDS = 0.5
 _QUEUED_LINES = 1000
 _HEADER_BYTES = 8
-# The engine may wait for ever for the log of a container that went down with it.
+# A log that is not followed comes at once; nobody waits for ever for an engine that stops in the middle.
 _SILENCE_SECONDS = 5
 
 
@@ -32,6 +37,9 @@ class Logs:
 
     def __init__(self, functions: Functions) -> None:
         self._functions = functions
+        self._tasks: Mapping[str, list[Task]] = {}
+        self._looked = float("-inf")
+        self._looking = asyncio.Lock()
         connector = aiohttp.UnixConnector(os.environ.get("DOCKER_SOCKET", SOCKET), limit=0)
         self._engine = aiohttp.ClientSession(
             "http://engine", connector=connector, timeout=aiohttp.ClientTimeout(total=None, connect=5)
@@ -61,41 +69,58 @@ class Logs:
         return response
 
     async def _so_far(self, name: str, options: dict[str, str]) -> AsyncGenerator[Entry, None]:
+        """Of all tasks, by time; with `tail`, the last lines of all of them together."""
         entries = [
             entry
-            for generation in self._functions.services(name)
-            async for entry in self._lines(generation, options)
+            for generation, task in await self._sources(name, age=0)
+            async for entry in self._lines(generation, task, options)
         ]
-        for entry in sorted(entries, key=lambda entry: str(entry["timestamp"])):
+        entries.sort(key=lambda entry: str(entry["timestamp"]))
+        for entry in entries[-int(options["tail"]) :] if "tail" in options else entries:
             yield entry
 
     async def _followed(self, name: str, options: dict[str, str]) -> AsyncGenerator[Entry, None]:
-        """Every generation's lines until the reader goes; new generations join in."""
+        """Every task's lines until the reader goes; new tasks join in."""
         queue: asyncio.Queue[Entry] = asyncio.Queue(_QUEUED_LINES)
         readers: dict[str, asyncio.Task[None]] = {}
 
-        async def read(generation: Generation) -> None:
-            async for entry in self._lines(generation, {**options, "follow": "true"}):
+        async def read(generation: Generation, task: Task) -> None:
+            async for entry in self._lines(generation, task, {**options, "follow": "true"}):
                 await queue.put(entry)
 
         try:
             while True:
-                for generation in self._functions.services(name):
-                    if generation.service_id not in readers:
-                        readers[generation.service_id] = asyncio.create_task(read(generation))
+                for generation, task in await self._sources(name, age=_LOOK_SECONDS):
+                    if task.id not in readers:
+                        readers[task.id] = asyncio.create_task(read(generation, task))
                 with contextlib.suppress(asyncio.TimeoutError):
                     yield await asyncio.wait_for(queue.get(), _LOOK_SECONDS)
         finally:
-            for task in readers.values():
-                task.cancel()
+            for reader in readers.values():
+                reader.cancel()
             await asyncio.gather(*readers.values(), return_exceptions=True)
 
-    async def _lines(self, generation: Generation, options: dict[str, str]) -> AsyncGenerator[Entry, None]:
-        path = f"/services/{generation.service_id}/logs"
+    async def _sources(self, name: str, *, age: float) -> list[tuple[Generation, Task]]:
+        """The tasks that have a log, as they were at most `age` seconds ago: all readers share one look."""
+        async with self._looking:
+            if time.monotonic() - self._looked >= age:
+                with contextlib.suppress(GatewayError):  # the engine comes back: until then, those known
+                    self._tasks = await self._functions.tasks()
+                    self._looked = time.monotonic()
+        return [
+            (generation, task)
+            for generation in self._functions.services(name)
+            for task in self._tasks.get(generation.service_id, ())
+            if task.is_made
+        ]
+
+    async def _lines(
+        self, generation: Generation, task: Task, options: dict[str, str]
+    ) -> AsyncGenerator[Entry, None]:
         silence = None if "follow" in options else _SILENCE_SECONDS
         timeout = aiohttp.ClientTimeout(total=None, connect=5, sock_read=silence)
-        with contextlib.suppress(asyncio.TimeoutError):
-            async with self._engine.get(path, params=options, timeout=timeout) as answer:
+        with contextlib.suppress(asyncio.TimeoutError, aiohttp.ClientError):
+            async with self._engine.get(f"/tasks/{task.id}/logs", params=options, timeout=timeout) as answer:
                 if answer.status != 200:
                     return
                 async for text in frames(answer.content):

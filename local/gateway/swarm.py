@@ -32,6 +32,7 @@ SPEC = "com.openfaas.spec"
 CANDIDATE, LIVE, FAILED, RETIRED = "candidate", "live", "failed", "retired"
 
 _SECOND = 1_000_000_000
+_BEFORE_START = frozenset({"new", "pending", "assigned", "accepted", "preparing", "ready", "starting"})
 _ENDED = frozenset({"failed", "rejected", "complete", "shutdown", "remove", "orphaned"})
 
 
@@ -58,13 +59,15 @@ class Generation:
 
 @dataclass(frozen=True)
 class Task:
-    """A container of a generation, as Swarm reports it."""
+    """A container of a generation, as Swarm reports it; `is_made`: there is one, so it has a log."""
 
     state: str
     error: str
     exit_code: int | None
     address: str
     desired: str
+    id: str = ""
+    is_made: bool = False
 
     @property
     def running(self) -> bool:
@@ -270,7 +273,8 @@ def _generation(service: Mapping[str, Any]) -> Generation:
 
 def _task(row: Mapping[str, Any], network: str) -> Task:
     status = row["Status"]
-    code = status.get("ContainerStatus", {}).get("ExitCode")
+    container = status.get("ContainerStatus") or {}
+    code = container.get("ExitCode")
     addresses = [
         address.split("/")[0]
         for attachment in row.get("NetworksAttachments") or ()
@@ -283,4 +287,6 @@ def _task(row: Mapping[str, Any], network: str) -> Task:
         exit_code=code if status["State"] in _ENDED else None,
         address=addresses[0] if addresses else "",
         desired=row["DesiredState"],
+        id=row["ID"],
+        is_made=bool(container.get("ContainerID")) and status["State"] not in _BEFORE_START,
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,46 +16,92 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from local.gateway import logs
 from local.gateway.logs import Logs
+from local.gateway.swarm import Task
 
 
-async def answered(folder: Path) -> list[dict[str, str]]:
-    """The log of a function with two services, of which the engine never ends the first one's."""
+def a_task(name: str, *, is_made: bool = True) -> Task:
+    return Task("running", "", None, "", "running", name, is_made)
 
+
+@asynccontextmanager
+async def reading(folder: Path, tasks: list[Task]) -> AsyncIterator[TestClient[web.Request, web.Application]]:
+    """A client of the logs of the function `f`, two lines for each task; one named `hangs` never ends."""
     stopped = asyncio.Event()
 
     async def engine(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
-        line = f"2026-01-01T00:00:00Z of {request.match_info['service']}\n".encode()
-        await response.write(bytes((1, 0, 0, 0)) + len(line).to_bytes(4, "big") + line)
-        if request.match_info["service"] == "hangs":
+        name = request.match_info["task"]
+        for second in (1, 2):
+            line = f"2026-01-01T00:00:0{second}Z {name} {second}\n".encode()
+            await response.write(bytes((1, 0, 0, 0)) + len(line).to_bytes(4, "big") + line)
+        if name == "hangs" or "follow" in request.query:
             await stopped.wait()
         return response
 
     app = web.Application()
-    app.router.add_get("/services/{service}/logs", engine)
+    app.router.add_get("/tasks/{task}/logs", engine)
     runner = web.AppRunner(app, shutdown_timeout=0)
     await runner.setup()
     await web.UnixSite(runner, folder / "engine.sock").start()
-    services = [SimpleNamespace(service_id=name, function="f", service=name) for name in ("hangs", "ends")]
-    functions: Any = SimpleNamespace(services=lambda name: services)
+    services = [SimpleNamespace(service_id="s1", function="f", service="f-1")]
+
+    async def all_tasks() -> dict[str, list[Task]]:
+        return {"s1": list(tasks)}
+
+    functions: Any = SimpleNamespace(services=lambda name: services, tasks=all_tasks)
     reader = Logs(functions)
     front = web.Application()
     front.router.add_get("/system/logs", reader.handle)
     try:
         async with TestClient(TestServer(front)) as client:
-            text = await (await client.get("/system/logs?name=f")).text()
-            return [json.loads(line) for line in text.splitlines()]
+            yield client
     finally:
         stopped.set()
         await reader.close()
         await runner.cleanup()
 
 
-def test_a_log_that_the_engine_never_ends_is_what_it_is_so_far(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def read(folder: Path, tasks: list[Task], query: str = "") -> list[str]:
+    async with reading(folder, tasks) as client:
+        text = await (await client.get(f"/system/logs?name=f{query}")).text()
+        return [json.loads(line)["text"] for line in text.splitlines()]
+
+
+@pytest.fixture(autouse=True)
+def _engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_SOCKET", str(tmp_path / "engine.sock"))
     monkeypatch.setattr(logs, "_SILENCE_SECONDS", 0.2)
-    lines = asyncio.run(asyncio.wait_for(answered(tmp_path), 20))
-    assert sorted(line["text"] for line in lines) == ["of ends", "of hangs"]
+    monkeypatch.setattr(logs, "_LOOK_SECONDS", 0.05)
+
+
+def ended(work: Any) -> Any:
+    return asyncio.run(asyncio.wait_for(work, 20))
+
+
+def test_every_tasks_log_is_read_by_itself_and_one_that_never_ends_keeps_none_away(tmp_path: Path) -> None:
+    lines = ended(read(tmp_path, [a_task("hangs"), a_task("ends")]))
+    assert lines == ["hangs 1", "ends 1", "hangs 2", "ends 2"]
+
+
+def test_a_task_without_a_container_has_no_log_yet(tmp_path: Path) -> None:
+    assert ended(read(tmp_path, [a_task("waits", is_made=False), a_task("ends")])) == ["ends 1", "ends 2"]
+
+
+def test_a_tail_is_of_all_tasks_together(tmp_path: Path) -> None:
+    assert ended(read(tmp_path, [a_task("one"), a_task("two")], "&tail=3")) == ["two 1", "one 2", "two 2"]
+
+
+def test_a_task_that_starts_later_joins_what_is_followed(tmp_path: Path) -> None:
+    async def follow() -> list[str]:
+        tasks, found = [a_task("old")], list[str]()
+        async with reading(tmp_path, tasks) as client, client.get("/system/logs?name=f&follow=1") as answer:
+            async for line in answer.content:
+                found.append(json.loads(line)["text"])
+                if len(found) == 2:
+                    tasks.append(a_task("new"))
+                if len(found) == 4:
+                    return found
+        return found
+
+    assert ended(follow()) == ["old 1", "old 2", "new 1", "new 2"]

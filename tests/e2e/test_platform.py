@@ -162,6 +162,30 @@ def test_a_port_that_is_taken_is_named_with_what_helps(cloud: Cloud) -> None:
     assert cloud.cli("up").returncode == 0
 
 
+def test_the_log_is_of_all_containers_however_often_it_is_read(cloud: Cloud, repository: Make) -> None:
+    repo = repository()
+    repo.commit(
+        {
+            "stack.yml": stack("hello"),
+            "hello/handler.py": f"import os\nprint('began', os.urandom(4).hex())\n{handler('x')}",
+            "hello/requirements.txt": "",
+        }
+    )
+    assert repo.push()[0] == 0
+    service = repo.service("hello")
+    since = "2020-01-01T00:00:00Z"
+
+    def begun() -> set[str]:
+        lines = cloud.gateway.logs(service, since, follow=False, read_seconds=30)
+        return {line.strip() for line in lines if "began" in line}
+
+    for deaths in (1, 2):
+        for container in cloud.engine.containers.list(filters={"label": f"com.openfaas.function={service}"}):
+            container.kill("SIGKILL")
+        until(lambda deaths=deaths: len(begun()) == deaths + 1, what="the log of the next container")  # type: ignore[misc]
+    assert [len(begun()) for _ in range(20)] == [3] * 20
+
+
 def test_a_killed_engine_comes_back_with_everything_deployed(cloud: Cloud, repository: Make) -> None:
     state = State.here()
     if not state.engine_marker.exists():
