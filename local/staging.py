@@ -6,6 +6,7 @@ to the same files: tests, the type checker and local runs all import what is dep
 
 from __future__ import annotations
 
+import importlib
 import shutil
 from pathlib import Path
 
@@ -23,6 +24,8 @@ def stage(target: Path = STAGED) -> Path:
         for file in (*handler.parent.iterdir(), ROOT / "sdk"):
             if file.name != "__pycache__":
                 (package / file.name).symlink_to(file)
+    # Python remembers a folder of sys.path that was not there when it first looked, as in a fresh clone.
+    importlib.invalidate_caches()
     return target
 
 
