@@ -77,8 +77,12 @@ class Functions:
     async def load(self) -> None:
         """Take up what the services say: serve the newest proven version, go on with a candidate."""
         by_name: dict[str, list[Generation]] = {}
+        tasks = await self._swarm.tasks()
         for generation in await self._swarm.generations():
             generation.is_ready = generation.state == LIVE
+            # The engine may have ended them, when it was killed or stopped: a candidate is judged anew.
+            ended = (task for task in tasks.get(generation.service_id, ()) if task.died)
+            generation.forgiven = frozenset(task.id for task in ended)
             if generation.state == RETIRED:
                 self._spawn(self._retire(generation))
             else:
@@ -314,7 +318,8 @@ class Functions:
         except GatewayError as error:
             log.warning("%s: %s", generation.function, error)  # the engine comes back
             return []
-        return tasks.get(generation.service_id, [])
+        found = tasks.get(generation.service_id, [])
+        return [task for task in found if task.id not in generation.forgiven]
 
     async def _answers(self, candidate: Generation, tasks: list[Task]) -> list[str]:
         """What each of its replicas is: those that do not run yet are absent."""

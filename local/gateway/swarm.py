@@ -32,6 +32,7 @@ SPEC = "com.openfaas.spec"
 CANDIDATE, LIVE, FAILED, RETIRED = "candidate", "live", "failed", "retired"
 
 _SECOND = 1_000_000_000
+_CANCELED = "context canceled"
 _BEFORE_START = frozenset({"new", "pending", "assigned", "accepted", "preparing", "ready", "starting"})
 _ENDED = frozenset({"failed", "rejected", "complete", "shutdown", "remove", "orphaned"})
 
@@ -41,7 +42,7 @@ class Generation:
     """One version of a function and its service; compared by identity.
 
     `is_ready`: it answered its readiness path. `is_told`: the status says so. `in_flight` counts the calls
-    that it works on.
+    that it works on. `forgiven`: tasks whose end says nothing of this version, by their ids.
     """
 
     service_id: str
@@ -55,6 +56,7 @@ class Generation:
     is_ready: bool = False
     is_told: bool = False
     in_flight: int = 0
+    forgiven: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,8 @@ class Task:
 
     @property
     def died(self) -> bool:
-        """Ended on its own: nobody asked it to."""
-        return self.state in ("failed", "rejected", "complete")
+        """Ended on its own: nobody asked it to, nor did the engine, which was stopped while it started it."""
+        return self.state in ("failed", "rejected", "complete") and _CANCELED not in self.error
 
 
 class _Missing(GatewayError):

@@ -131,6 +131,12 @@ class FakeSwarm:
             raise GatewayError(503, "the engine does not answer")
 
     def _tasks(self, service: Service) -> list[Task]:
+        """The newest first; each is the same task, by its id, in every answer."""
+        found = self._states(service)
+        of = service.generation.service_id
+        return [replace(task, id=f"{of}-{len(found) - at}", is_made=True) for at, task in enumerate(found)]
+
+    def _states(self, service: Service) -> list[Task]:
         behaviour, age = service.behaviour, asyncio.get_running_loop().time() - service.started
         if behaviour.rejected:
             return [Task("rejected", behaviour.rejected, None, "", "shutdown")]

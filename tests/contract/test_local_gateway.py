@@ -20,7 +20,7 @@ from yarl import URL
 from local.gateway.deployment import parse
 from local.gateway.errors import GatewayError
 from local.gateway.settings import Settings
-from local.gateway.swarm import LIVE, Swarm, task_template
+from local.gateway.swarm import LIVE, Swarm, Task, task_template
 from sdk.settings import Seconds
 
 from . import recordings
@@ -384,6 +384,29 @@ def test_a_restart_forgets_nothing(settings: Settings) -> None:
             await swarm.close()
 
     asyncio.run(whole())
+
+
+def test_what_ended_with_the_engine_is_no_death_of_a_version_that_is_new(settings: Settings) -> None:
+    async def whole() -> None:
+        swarm = FakeSwarm()
+        swarm.behaviours[V1] = behaviour = Behaviour(ready_after=0.5)
+        try:
+            async with serving(settings, swarm) as client:
+                await client.post("/system/functions", json=spec(V1))
+            behaviour.early_exits = 3  # what Swarm says of the containers of before
+            async with serving(settings, swarm) as client:
+                await until(lambda: status_has(client, "availableReplicas"))
+                assert await text_of(client) == (200, V1)
+        finally:
+            await swarm.close()
+
+    asyncio.run(whole())
+
+
+def test_a_task_that_the_engine_gave_up_with_itself_is_no_death() -> None:
+    canceled = Task("rejected", "rpc error: code = Canceled desc = context canceled", None, "", "shutdown")
+    assert not canceled.died
+    assert replace(canceled, error="No such image").died
 
 
 def test_what_was_removed_behind_its_back_can_be_deployed_again(settings: Settings) -> None:
