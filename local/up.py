@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ EXAMPLE = images.ROOT / "examples" / "hello-python"
 EXAMPLE_COPY = images.ROOT / ".cloud" / "hello-python"
 EXAMPLE_FUNCTION = f"{EXAMPLE_OWNER}-hello"
 _FIRST_SECONDS, _HEALTHY_SECONDS = 30, 60
+_AT_ONCE = 16
 
 
 def up(state: State, advertise: str | None) -> None:
@@ -152,10 +154,16 @@ def _remove_containers(client: docker.DockerClient, state: State) -> None:
 def _remove_images(client: docker.DockerClient, state: State) -> None:
     if state.engine_marker.exists():
         run((engine.buildx(), "prune", "--all", "--force"))  # nobody else built with this engine
-    for label in (f"{LABEL}=1", "com.openfaas.cloud.built=1"):
-        for image in client.images.list(filters={"label": label}):
-            with suppress(docker.errors.APIError):
-                client.images.remove(str(image.id), force=True)
+    labels = (f"{LABEL}=1", "com.openfaas.cloud.built=1")
+    found = {str(image.id) for label in labels for image in client.images.list(filters={"label": label})}
+
+    def remove(image: str) -> None:
+        with suppress(docker.errors.APIError):
+            client.images.remove(image, force=True)
+
+    # The engine looks for what is garbage now after each removal, or once after several at a time.
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        list(pool.map(remove, found))
 
 
 def _remove_functions(client: docker.DockerClient) -> None:
