@@ -15,8 +15,9 @@ from yarl import URL
 
 from sdk import __version__, naming
 
+from . import scaling
 from .async_queue import AsyncQueue
-from .deployment import NAMESPACES, decode, parse
+from .deployment import NAMESPACE, check_namespace, decode, parse
 from .errors import GatewayError
 from .functions import Functions
 from .guard import Guard, not_for_pages
@@ -32,6 +33,7 @@ from .swarm import Swarm
 IMAGE_LABEL = "com.openfaas.cloud.built"
 _PRUNE_SECONDS = 1800
 _DEPLOY_BYTES = 1024**2
+_PLAIN = {"X-Content-Type-Options": "nosniff"}  # an error may show what somebody sent
 
 # Bodies go through as they come, and a caller that goes away ends its call.
 SERVER: Mapping[str, Any] = {"auto_decompress": False, "handler_cancellation": True}
@@ -68,6 +70,9 @@ class Gateway:
                 web.put("/system/functions", self.update_function),
                 web.delete("/system/functions", self.delete_function),
                 web.get("/system/function/{name}", self.function_status),
+                web.post("/system/scale-function/{name}", self.scale_function),
+                web.get("/system/namespaces", self.list_namespaces),
+                web.get("/system/namespace/{name}", self.namespace),
                 web.get("/system/secrets", self.list_secrets),
                 web.post("/system/secrets", self.set_secret),
                 web.put("/system/secrets", self.set_secret),
@@ -101,6 +106,18 @@ class Gateway:
         status = await self.functions.status(request.match_info["name"])
         return web.json_response(status) if status else web.Response(status=404)
 
+    async def scale_function(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        await self.functions.scale(name, scaling.parse(name, await request.read()))
+        return web.Response()
+
+    async def list_namespaces(self, request: web.Request) -> web.Response:
+        return web.json_response([NAMESPACE])
+
+    async def namespace(self, request: web.Request) -> web.Response:
+        """What faasd answers also for its own: nobody made this one, and nobody can change it."""
+        raise GatewayError(404, f"namespace {request.match_info['name']} not found")
+
     async def create_function(self, request: web.Request) -> web.Response:
         await self.functions.create(parse(await request.read()))
         return web.Response()
@@ -111,12 +128,13 @@ class Gateway:
 
     async def delete_function(self, request: web.Request) -> web.Response:
         wanted = decode(await request.read(), dict[str, str])
+        check_namespace(wanted.get("namespace", ""))
         await self.functions.delete(wanted.get("functionName", ""))
         return web.Response()
 
     async def list_secrets(self, request: web.Request) -> web.Response:
         names = await self.secrets.names()
-        return web.json_response([{"name": name, "namespace": "openfaas-fn"} for name in names])
+        return web.json_response([{"name": name, "namespace": NAMESPACE} for name in names])
 
     async def set_secret(self, request: web.Request) -> web.Response:
         secret = parse_secret(await request.read())
@@ -165,9 +183,7 @@ class Gateway:
     @web.middleware
     async def one_namespace(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Whoever asks for another namespace must not be shown this one's functions."""
-        asked = request.query.get("namespace", "") if request.path.startswith("/system/") else ""
-        if asked not in NAMESPACES:
-            raise GatewayError(400, f"namespace {asked} is not supported here")
+        check_namespace(request.query.get("namespace", "") if request.path.startswith("/system/") else "")
         return await handler(request)
 
     async def _run(self, app: web.Application) -> AsyncIterator[None]:
@@ -204,8 +220,10 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
     try:
         return await handler(request)
     except GatewayError as error:
-        return web.Response(status=error.status, text=f"{error.text}\n" if error.text else "")
+        headers = {**_PLAIN, **error.headers} if error.text else error.headers
+        text = f"{error.text}\n" if error.text else ""
+        return web.Response(status=error.status, text=text, headers=headers)
     except web.HTTPNotFound:
-        return web.Response(status=404, text="404 page not found\n")
+        return web.Response(status=404, text="404 page not found\n", headers=_PLAIN)
     except web.HTTPMethodNotAllowed as error:
         return web.Response(status=405, headers={"Allow": ",".join(sorted(error.allowed_methods))})

@@ -22,7 +22,7 @@ ROLE = "role"
 SYSTEM_ROLE = "openfaas-system"
 SCALE_MIN = "com.openfaas.scale.min"
 REPLICAS_LIMIT = 10
-NAMESPACES = ("", "openfaas-fn")
+NAMESPACE = "openfaas-fn"
 
 _REFERENCE = re.compile(
     r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]+)?/)?"
@@ -90,8 +90,7 @@ def parse(body: bytes) -> Deployment:
         raise GatewayError(400, f"service: ({deployment.service}) is invalid, must be a valid DNS entry")
     if deployment.service in naming.NEIGHBOURS:
         raise GatewayError(400, f"service: ({deployment.service}) is reserved")
-    if deployment.namespace not in NAMESPACES:
-        raise GatewayError(400, f"namespace {deployment.namespace} is not supported here")
+    check_namespace(deployment.namespace)
     if deployment.health_path and not policy.is_path(deployment.health_path):
         raise GatewayError(
             400, f"{policy.HEALTH_PATH}: {deployment.health_path!r} is no path, such as /_/ready"
@@ -102,6 +101,12 @@ def parse(body: bytes) -> Deployment:
         if what and what.cpu and policy.cpu_milli(what.cpu) is None:
             raise GatewayError(400, f"cpu {what.cpu!r} is no quantity, such as 500m")
     return deployment
+
+
+def check_namespace(asked: str) -> None:
+    """There is one, which need not be named."""
+    if asked not in ("", NAMESPACE):
+        raise GatewayError(400, f"namespace {asked} is not supported here")
 
 
 def check_image(image: str) -> None:

@@ -13,47 +13,49 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
 import aiohttp
-import msgspec
-from yarl import URL
 
-from .deployment import HEALTH_DELAY, Deployment
+from .deployment import Deployment
 from .errors import GatewayError
+from .insisting import insist
+from .readiness import PORT, GivenUp, Readiness
+from .scaling import Scaling
 from .secrets import Secrets
 from .settings import Settings
-from .swarm import CANDIDATE, FAILED, LIVE, RETIRED, Generation, Swarm, Task
+from .status import shown
+from .swarm import CANDIDATE, FAILED, LIVE, RETIRED, Generation, Swarm
 from .whole import whole
 
-PORT = 8080
-READY_PATHS = ("/_/ready", "/_/health")
-DEATHS = 2  # exits before a new version is given up: one may be bad luck
-_LOOK_SECONDS = 0.1  # between two looks at the engine
-_PROBE_SECONDS = 0.03  # between two questions to a task, which cost much less
-_PROBE_TIMEOUT = aiohttp.ClientTimeout(total=2, sock_connect=0.5)
-# What a replica is: ready for calls, there but not ready for them, or not to be connected to.
-_READY, _BUSY, _ABSENT = "ready", "busy", "absent"
-_ENGINE_SECONDS = 1  # before an engine that refused is asked again
+_PROBATIONS = 2  # how long whoever scales a version waits for the end of its probation
+_LOOK_SECONDS = 0.1  # between two looks at what still has calls to end
 
 log = logging.getLogger("gateway.functions")
 
 
 @dataclass
 class Function:
-    """`wanted` was deployed last; `proven` is the newest version that lived through its probation."""
+    """`wanted` was deployed last; `proven` is the newest version that lived through its probation.
+
+    `calls` counts those that ended, since the gateway started.
+    """
 
     wanted: Generation
     proven: Generation | None = None
     rollout: asyncio.Task[None] | None = field(default=None, repr=False)
+    calls: int = 0
 
     @property
     def serving(self) -> Generation | None:
-        """What gets the calls: the wanted version as soon as it is ready, else the proven one."""
+        """What gets the calls: the wanted version as soon as it is ready, else the proven one.
+
+        That one is not ready while it is scaled to 0.
+        """
         return self.wanted if self.wanted.is_ready else self.proven
 
     @property
@@ -68,8 +70,9 @@ class Functions:
     def __init__(self, swarm: Swarm, secrets: Secrets, http: aiohttp.ClientSession, settings: Settings):
         self._swarm = swarm
         self._secrets = secrets
-        self._http = http
         self._settings = settings
+        self._readiness = Readiness(swarm, http, settings)
+        self._scaling = Scaling(swarm, self._readiness)
         self._functions: dict[str, Function] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._background: set[asyncio.Task[None]] = set()
@@ -79,7 +82,7 @@ class Functions:
         by_name: dict[str, list[Generation]] = {}
         tasks = await self._swarm.tasks()
         for generation in await self._swarm.generations():
-            generation.is_ready = generation.state == LIVE
+            generation.is_ready = generation.state == LIVE and generation.replicas > 0
             # The engine may have ended them, when it was killed or stopped: a candidate is judged anew.
             ended = (task for task in tasks.get(generation.service_id, ()) if task.died)
             generation.forgiven = frozenset(task.id for task in ended)
@@ -99,6 +102,7 @@ class Functions:
                 function.rollout = self._spawn(self._roll_out(function))
 
     async def close(self) -> None:
+        await self._scaling.close()
         for task in list(self._background):
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
@@ -133,6 +137,23 @@ class Functions:
                     await self._swarm.remove(generation)
             await _cancelled(function.rollout)
             del self._functions[name]
+            for generation in function.generations:
+                await self._scaling.stop(generation)
+
+    @whole
+    async def scale(self, name: str, replicas: int) -> None:
+        """Of what serves; a version that is on probation is waited for, one that is not ready yet is not."""
+        function = self._get(name)
+        if function.rollout and function.wanted.is_ready:
+            await asyncio.wait({function.rollout}, timeout=_PROBATIONS * self._settings.probation)
+        async with self._lock(name):
+            await self._forget_removed(name)
+            function = self._get(name)
+            if function.wanted.state == CANDIDATE:
+                raise GatewayError(409, f"a new version of {name} is not ready yet: scale it then")
+            if not function.proven:
+                raise GatewayError(409, f"{name} has failed: deploy another version")
+            await self._scaling.scale(function.proven, replicas)
 
     @whole
     async def roll_secret(self, name: str) -> None:
@@ -164,14 +185,30 @@ class Functions:
         if not function:
             return None
         tasks = await self._swarm.tasks(function.wanted.service_id)
-        return _status(function, tasks.get(function.wanted.service_id, []))
+        return shown(function.wanted, tasks.get(function.wanted.service_id, ()), function.calls)
 
     async def statuses(self) -> list[Mapping[str, Any]]:
         tasks = await self._swarm.tasks()
         return [
-            _status(function, tasks.get(function.wanted.service_id, []))
+            shown(function.wanted, tasks.get(function.wanted.service_id, ()), function.calls)
             for _, function in sorted(self._functions.items())
         ]
+
+    def count(self, name: str) -> None:
+        """A call of the function has ended."""
+        if function := self._functions.get(name):
+            function.calls += 1
+
+    async def awake(self, name: str) -> None:
+        """Wait until what serves is ready: a call wakes what is scaled to 0; 503 if it does not wake."""
+        while self._sleeps(name):
+            async with self._lock(name):
+                if not (sleeping := self._sleeps(name)):
+                    return
+                waking = self._scaling.wake(sleeping)
+            await asyncio.wait({waking})
+            if not waking.cancelled() and (failure := waking.result()):
+                raise GatewayError(503, f"{name} does not wake: {failure}")
 
     def services(self, name: str) -> list[Generation]:
         """The function's generations, for whoever reads their logs."""
@@ -194,6 +231,12 @@ class Functions:
             yield f"http://{serving.service}:{PORT}"
         finally:
             serving.in_flight -= 1
+
+    def _sleeps(self, name: str) -> Generation | None:
+        """What serves, if it is not ready to."""
+        function = self._functions.get(name)
+        serving = function.serving if function else None
+        return serving if serving and not serving.is_ready else None
 
     def _get(self, name: str) -> Function:
         if name not in self._functions:
@@ -240,7 +283,10 @@ class Functions:
         await self._give_way(function)
         function.wanted = proven
         proven.deployment = deployment
-        await self._swarm.mark(proven)
+        if proven.replicas == deployment.replicas:
+            await self._swarm.mark(proven)
+        else:
+            await self._scaling.scale(proven, deployment.replicas)
 
     async def _give_way(self, function: Function) -> None:
         """The wanted version is replaced before it was proven."""
@@ -257,14 +303,14 @@ class Functions:
         """Prove the wanted version; if it fails, the proven one goes on serving."""
         candidate = function.wanted
         try:
-            deaths = await self._until_ready(candidate)
+            deaths = await self._readiness.until_ready(candidate)
             candidate.is_ready = True
-            await self._through_probation(candidate, deaths)
-        except _GivenUp as failure:
+            await self._readiness.through_probation(candidate, deaths)
+        except GivenUp as failure:
             candidate.is_ready = candidate.is_told = False
             candidate.state, candidate.failure = FAILED, str(failure)
             log.warning("%s: generation %d failed: %s", candidate.function, candidate.number, failure)
-            await _insist(partial(self._swarm.mark, replicas=0), candidate)
+            await insist(partial(self._swarm.mark, replicas=0), candidate)
             return
         self._prove(function)
 
@@ -275,87 +321,21 @@ class Functions:
         log.info("%s: generation %d is live", candidate.function, candidate.number)
 
         async def write_down() -> None:
-            await _insist(self._swarm.mark, candidate)
+            await insist(self._swarm.mark, candidate)
             if before:
                 await self._retire(before)
 
         self._spawn(write_down())
 
-    async def _until_ready(self, candidate: Generation) -> int:
-        """Wait until all replicas answer; how many deaths that took."""
-        delay = _seconds((candidate.deployment.annotations or {}).get(HEALTH_DELAY, ""))
-        await asyncio.sleep(delay)
-        end = time.monotonic() + self._settings.ready_timeout
-        while time.monotonic() < end:
-            tasks = await self._tasks(candidate)
-            _check_deaths(tasks, DEATHS)
-            look = time.monotonic() + _LOOK_SECONDS
-            while time.monotonic() < look:
-                if set(await self._answers(candidate, tasks)) == {_READY}:
-                    return sum(task.died for task in tasks)
-                await asyncio.sleep(_PROBE_SECONDS)
-        raise _GivenUp(f"it was not ready within {self._settings.ready_timeout:g} s")
-
-    async def _through_probation(self, candidate: Generation, deaths: int) -> None:
-        """Watch the candidate for a while; Swarm goes on to report the `deaths` that are known already.
-
-        Half way, what can still be connected to is told as available: Swarm is late to say what has died, and
-        one that is busy with its first calls may be late to answer.
-        """
-        began = time.monotonic()
-        while (lived := time.monotonic() - began) < self._settings.probation or not candidate.is_told:
-            if lived > self._settings.probation + self._settings.ready_timeout:
-                raise _GivenUp("it can't be reached any more")
-            tasks = await self._tasks(candidate)
-            _check_deaths(tasks, deaths + 1)
-            if not candidate.is_told and lived >= self._settings.probation / 2:
-                candidate.is_told = _ABSENT not in await self._answers(candidate, tasks)
-            await asyncio.sleep(_LOOK_SECONDS)
-
-    async def _tasks(self, generation: Generation) -> list[Task]:
-        try:
-            tasks = await self._swarm.tasks(generation.service_id)
-        except GatewayError as error:
-            log.warning("%s: %s", generation.function, error)  # the engine comes back
-            return []
-        found = tasks.get(generation.service_id, [])
-        return [task for task in found if task.id not in generation.forgiven]
-
-    async def _answers(self, candidate: Generation, tasks: list[Task]) -> list[str]:
-        """What each of its replicas is: those that do not run yet are absent."""
-        running = [task for task in tasks if task.running and task.address]
-        missing = candidate.deployment.replicas - len(running)
-        return [_ABSENT] * missing or [await self._answer(candidate, task) for task in running]
-
-    async def _answer(self, candidate: Generation, task: Task) -> str:
-        """Whether the task is ready; one without a readiness path is ready when it listens.
-
-        The path is the author's, and the gateway reaches more than authors do: it is only ever a path.
-        """
-        paths = (candidate.deployment.health_path,) if candidate.deployment.health_path else READY_PATHS
-        for path in paths:
-            path, _, query = path.partition("?")
-            url = URL.build(scheme="http", host=task.address, port=PORT, path=path, query_string=query)
-            try:
-                async with self._http.get(url, timeout=_PROBE_TIMEOUT, allow_redirects=False) as response:
-                    if response.status not in (404, 405):
-                        return _READY if response.status < 300 else _BUSY
-            except aiohttp.ConnectionTimeoutError:
-                return _ABSENT
-            except asyncio.TimeoutError:
-                return _BUSY
-            except (aiohttp.ClientError, OSError):
-                return _ABSENT
-        return _BUSY if candidate.deployment.health_path else _READY
-
     async def _retire(self, old: Generation) -> None:
         """Let the old generation finish its calls, then remove it; its label says so to the next gateway."""
         deadline = time.monotonic() + self._settings.drain_timeout
         old.state = RETIRED
-        await _insist(self._swarm.mark, old)
+        await self._scaling.stop(old)
+        await insist(self._swarm.mark, old)
         while old.in_flight and time.monotonic() < deadline:
             await asyncio.sleep(_LOOK_SECONDS)
-        await _insist(self._swarm.remove, old)
+        await insist(self._swarm.remove, old)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(_logged(work))
@@ -363,57 +343,6 @@ class Functions:
         task.add_done_callback(self._background.discard)
         task.add_done_callback(lambda _: work.close())  # one that was ended before it began
         return task
-
-
-class _GivenUp(Exception):
-    """A generation will not get ready, and why."""
-
-
-def _check_deaths(tasks: list[Task], limit: int) -> None:
-    dead = [task for task in tasks if task.died]
-    if any(task.state == "rejected" for task in dead) or len(dead) >= limit:
-        last = dead[0]
-        code = "" if last.exit_code is None else f"exit status {last.exit_code}"
-        raise _GivenUp(last.error or code or f"it ended ({last.state})")
-
-
-def _status(function: Function, tasks: list[Task]) -> Mapping[str, Any]:
-    """FunctionStatus of the wanted generation; replicas are available once it has lived for a while."""
-    wanted = function.wanted
-    rows: dict[str, Any] = msgspec.to_builtins(wanted.deployment)
-    rows["name"] = rows.pop("service")
-    running = sum(task.running for task in tasks)
-    return {
-        **rows,
-        "namespace": "openfaas-fn",
-        "labels": rows.get("labels") or {},
-        "annotations": rows.get("annotations") or {},
-        "replicas": wanted.deployment.replicas,
-        **({"availableReplicas": running} if running and _is_available(wanted) else {}),
-        **({"failure": wanted.failure} if wanted.state == FAILED else {}),
-        "createdAt": wanted.created_at,
-    }
-
-
-def _is_available(generation: Generation) -> bool:
-    return generation.is_told or generation.state == LIVE
-
-
-def _seconds(text: str) -> float:
-    """`initialDelay` as Kubernetes' probes have it: `30s`, or a number."""
-    with contextlib.suppress(ValueError):
-        return min(max(float(text.removesuffix("s")), 0), 60)
-    return 0
-
-
-async def _insist(change: Callable[[Generation], Awaitable[None]], generation: Generation) -> None:
-    """Ask the engine until it has done it: nobody would come back for a generation that is left over."""
-    while True:
-        try:
-            return await change(generation)
-        except GatewayError as error:
-            log.warning("%s: generation %d: %s", generation.function, generation.number, error)
-            await asyncio.sleep(_ENGINE_SECONDS)
 
 
 async def _cancelled(task: asyncio.Task[None] | None) -> None:

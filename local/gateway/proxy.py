@@ -21,6 +21,7 @@ from .settings import Settings
 
 CALL_ID = "X-Call-Id"
 START_TIME = "X-Start-Time"
+INTERNAL = "X-OpenFaaS-Internal"
 
 # RFC 9110, 7.6.1: these concern one connection and are not passed on.
 _HOP_BY_HOP = frozenset(
@@ -90,10 +91,26 @@ class Proxy:
         name, path = split(request.rel_url.raw_path)
         headers = forwarded(request, credentials=credentials)
         target = URL.build(path=path, query_string=request.rel_url.raw_query_string, encoded=True)
+        ids = {header: headers[header] for header in (CALL_ID, START_TIME)}
+        try:
+            return await self._pass_on(request, name, target, headers, ids)
+        except GatewayError as error:
+            # Whether an error is the function's or ours; ours has this only where it has words.
+            error.headers = {**ids, **({INTERNAL: "proxy"} if error.text else {})}
+            raise
+
+    async def _pass_on(
+        self,
+        request: web.Request,
+        name: str,
+        target: URL,
+        headers: Mapping[str, str],
+        ids: Mapping[str, str],
+    ) -> web.StreamResponse:
         body = await received(request, self._settings.body_patience)
         async with self.call(name, request.method, target, headers, body) as answer:
             passed = passed_on(answer.headers)
-            passed.update({header: headers[header] for header in (CALL_ID, START_TIME)})
+            passed.update(ids)
             if is_short(answer):
                 whole = await answer.read()
                 return web.Response(body=whole, status=answer.status, reason=answer.reason, headers=passed)
@@ -122,6 +139,22 @@ class Proxy:
         What was not sent, or may be sent twice, is sent again for a while: to a function that is just
         being restarted, or to the version before when a new one dies.
         """
+        try:
+            async with self._answered(name, method, target, headers, body) as answer:
+                yield answer
+        finally:
+            self._functions.count(name)
+
+    @asynccontextmanager
+    async def _answered(
+        self,
+        name: str,
+        method: str,
+        target: URL,
+        headers: Mapping[str, str],
+        body: Body | bytes | None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        await self._functions.awake(name)
         deadline = time.monotonic() + self._settings.connect_patience
         may_repeat = body is None and method in _IDEMPOTENT
         while True:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from .deployment import decode
+from .deployment import check_namespace, decode
 from .errors import GatewayError
 from .swarm import Swarm
 
@@ -40,6 +40,7 @@ class Secret(msgspec.Struct, rename="camel"):
 
 def parse(body: bytes) -> Secret:
     secret = decode(body, Secret, status=500)
+    check_namespace(secret.namespace)
     if not secret.name:
         raise GatewayError(400, "non-empty name is required")
     if "/" in secret.name or ".." in secret.name:

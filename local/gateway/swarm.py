@@ -53,6 +53,7 @@ class Generation:
     state: str = CANDIDATE
     failure: str = ""
     created_at: str = ""
+    replicas: int = 1
     is_ready: bool = False
     is_told: bool = False
     in_flight: int = 0
@@ -270,6 +271,7 @@ def _generation(service: Mapping[str, Any]) -> Generation:
         state=labels[STATE],
         failure=labels.get(FAILURE, ""),
         created_at=service["CreatedAt"],
+        replicas=service["Spec"]["Mode"]["Replicated"]["Replicas"],
     )
 
 

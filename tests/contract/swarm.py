@@ -44,7 +44,6 @@ class Service:
 
     generation: Generation
     behaviour: Behaviour
-    replicas: int
     server: TestServer | None = None
     calls: list[str] = field(default_factory=list)
     started: float = 0.0
@@ -76,9 +75,11 @@ class FakeSwarm:
     ) -> Generation:
         service_id = uuid.uuid4().hex
         name = f"{deployment.service}-{service_id[:8]}"
-        generation = Generation(service_id, name, deployment.service, number, deployment, CANDIDATE)
+        generation = Generation(
+            service_id, name, deployment.service, number, deployment, CANDIDATE, replicas=deployment.replicas
+        )
         behaviour = self.behaviours.get(deployment.image, Behaviour())
-        service = Service(replace(generation), behaviour, 1)
+        service = Service(replace(generation), behaviour)
         self.services[service_id] = service
         self.created.append(deployment.image)
         service.started = asyncio.get_running_loop().time()
@@ -89,9 +90,16 @@ class FakeSwarm:
     async def mark(self, generation: Generation, *, replicas: int | None = None) -> None:
         self._hiccup("mark")
         service = self.services.get(generation.service_id)
-        if service:
-            service.generation = replace(generation, is_ready=False, in_flight=0)
-            service.replicas = service.replicas if replicas is None else replicas
+        if not service:
+            return
+        before = service.generation.replicas
+        now = before if replicas is None else replicas
+        service.generation = replace(generation, is_ready=False, is_told=False, in_flight=0, replicas=now)
+        if before and not now:
+            await self._stop(service)
+        elif now and not before:
+            service.started = asyncio.get_running_loop().time()
+            await self._start(service)
 
     async def remove(self, generation: Generation) -> None:
         self._hiccup("remove")
@@ -144,8 +152,8 @@ class FakeSwarm:
         history = dead * behaviour.early_exits
         if behaviour.dies_after is not None and age > behaviour.dies_after + behaviour.late:
             return dead * (1 + int(age / (behaviour.dies_after + 0.05))) + history
-        state = "running" if service.replicas else "shutdown"
-        return [Task(state, "", None, service.generation.service, state), *history]
+        alive = Task("running", "", None, service.generation.service, "running")
+        return [alive] * service.generation.replicas + history
 
     async def _start(self, service: Service) -> None:
         app = web.Application()
@@ -174,6 +182,7 @@ class FakeSwarm:
     async def _stop(self, service: Service) -> None:
         if service.server:
             await service.server.close()
+            service.server = None
 
     async def close(self) -> None:
         for service in self.services.values():

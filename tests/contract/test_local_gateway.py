@@ -295,7 +295,7 @@ def test_a_version_that_never_gets_ready_is_given_up(settings: Settings) -> None
         assert await failure(client) == "it was not ready within 0.3 s"
         await asyncio.sleep(1)
         assert (await text_of(client))[0] == 503, "it came too late"
-        assert swarm.of(V1).replicas == 0
+        assert swarm.of(V1).generation.replicas == 0
 
     run(replace(settings, ready_timeout=Seconds(0.3)), test)
 

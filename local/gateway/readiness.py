@@ -1,0 +1,132 @@
+"""Whether a generation is ready for calls, and lives: its tasks are asked, and Swarm about them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+
+import aiohttp
+from yarl import URL
+
+from .deployment import HEALTH_DELAY
+from .errors import GatewayError
+from .settings import Settings
+from .swarm import Generation, Swarm, Task
+
+PORT = 8080
+READY_PATHS = ("/_/ready", "/_/health")
+DEATHS = 2  # exits before a new version is given up: one may be bad luck
+_LOOK_SECONDS = 0.1  # between two looks at the engine
+_PROBE_SECONDS = 0.03  # between two questions to a task, which cost much less
+_PROBE_TIMEOUT = aiohttp.ClientTimeout(total=2, sock_connect=0.5)
+# What a replica is: ready for calls, there but not ready for them, or not to be connected to.
+_READY, _BUSY, _ABSENT = "ready", "busy", "absent"
+
+log = logging.getLogger("gateway.functions")
+
+
+class GivenUp(Exception):
+    """A generation will not get ready, and why."""
+
+
+class Readiness:
+    def __init__(self, swarm: Swarm, http: aiohttp.ClientSession, settings: Settings) -> None:
+        self._swarm = swarm
+        self._http = http
+        self._settings = settings
+
+    async def until_ready(self, generation: Generation, known: int = 0) -> int:
+        """Wait until all replicas answer; how many deaths Swarm tells of then, `known` of them before.
+
+        `GivenUp` if they die or are not ready within `ready_timeout`.
+        """
+        delay = _seconds((generation.deployment.annotations or {}).get(HEALTH_DELAY, ""))
+        await asyncio.sleep(delay)
+        end = time.monotonic() + self._settings.ready_timeout
+        while time.monotonic() < end:
+            tasks = await self._tasks(generation)
+            _check_deaths(tasks, known, DEATHS)
+            look = time.monotonic() + _LOOK_SECONDS
+            while time.monotonic() < look:
+                if set(await self._answers(generation, tasks)) == {_READY}:
+                    return _deaths(tasks)
+                await asyncio.sleep(_PROBE_SECONDS)
+        raise GivenUp(f"it was not ready within {self._settings.ready_timeout:g} s")
+
+    async def through_probation(self, candidate: Generation, deaths: int) -> None:
+        """Watch the candidate for a while; Swarm goes on to report the `deaths` that are known already.
+
+        Half way, what can still be connected to is told as available: Swarm is late to say what has died, and
+        one that is busy with its first calls may be late to answer.
+        """
+        began = time.monotonic()
+        while (lived := time.monotonic() - began) < self._settings.probation or not candidate.is_told:
+            if lived > self._settings.probation + self._settings.ready_timeout:
+                raise GivenUp("it can't be reached any more")
+            tasks = await self._tasks(candidate)
+            _check_deaths(tasks, deaths, 1)
+            if not candidate.is_told and lived >= self._settings.probation / 2:
+                candidate.is_told = _ABSENT not in await self._answers(candidate, tasks)
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def deaths(self, generation: Generation) -> int:
+        """How many deaths Swarm tells of."""
+        return _deaths(await self._tasks(generation))
+
+    async def _tasks(self, generation: Generation) -> list[Task]:
+        try:
+            tasks = await self._swarm.tasks(generation.service_id)
+        except GatewayError as error:
+            log.warning("%s: %s", generation.function, error)  # the engine comes back
+            return []
+        return tasks.get(generation.service_id, [])
+
+    async def _answers(self, generation: Generation, tasks: list[Task]) -> list[str]:
+        """What each of its replicas is: those that do not run yet are absent."""
+        running = [task for task in tasks if task.running and task.address]
+        missing = generation.replicas - len(running)
+        return [_ABSENT] * missing or [await self._answer(generation, task) for task in running]
+
+    async def _answer(self, generation: Generation, task: Task) -> str:
+        """Whether the task is ready; one without a readiness path is ready when it listens.
+
+        The path is the author's, and the gateway reaches more than authors do: it is only ever a path.
+        """
+        given = generation.deployment.health_path
+        for path in (given,) if given else READY_PATHS:
+            path, _, query = path.partition("?")
+            url = URL.build(scheme="http", host=task.address, port=PORT, path=path, query_string=query)
+            try:
+                async with self._http.get(url, timeout=_PROBE_TIMEOUT, allow_redirects=False) as response:
+                    if response.status not in (404, 405):
+                        return _READY if response.status < 300 else _BUSY
+            except aiohttp.ConnectionTimeoutError:
+                return _ABSENT
+            except asyncio.TimeoutError:
+                return _BUSY
+            except (aiohttp.ClientError, OSError):
+                return _ABSENT
+        return _BUSY if given else _READY
+
+
+def _deaths(tasks: list[Task]) -> int:
+    return sum(task.died for task in tasks)
+
+
+def _check_deaths(tasks: list[Task], known: int, limit: int) -> None:
+    """`GivenUp` if `limit` have died since `known` had."""
+    dead = [task for task in tasks if task.died]
+    new = len(dead) - known
+    if new >= limit or (new > 0 and any(task.state == "rejected" for task in dead)):
+        last = dead[0]
+        code = "" if last.exit_code is None else f"exit status {last.exit_code}"
+        raise GivenUp(last.error or code or f"it ended ({last.state})")
+
+
+def _seconds(text: str) -> float:
+    """`initialDelay` as Kubernetes' probes have it: `30s`, or a number."""
+    with contextlib.suppress(ValueError):
+        return min(max(float(text.removesuffix("s")), 0), 60)
+    return 0
