@@ -12,11 +12,12 @@ FAILED = "failed"
 
 
 class Queued(msgspec.Struct, frozen=True, rename="camel"):
-    """A call as the gateway lists it; times are RFC 3339."""
+    """A call as the gateway lists it, or the callback of one; times are RFC 3339."""
 
     id: int
     function: str
     state: str
+    callback: bool = False
     call_id: str = ""
     delivery: str = ""
     bytes: int = 0

@@ -48,7 +48,13 @@ def command(context: click.Context, as_json: bool) -> None:
     for call in calls:
         times = (call.queued_at, call.ended_at or call.next_try)
         table.add_row(
-            *(str(call.id), call.function, call.state, str(call.attempts), str(call.status or "")),
+            *(
+                str(call.id),
+                call.function + " (callback)" * call.callback,
+                call.state,
+                str(call.attempts),
+                str(call.status or ""),
+            ),
             *(time[:19].replace("T", " ") for time in times),
             *(str(call.bytes), call.delivery or call.call_id),
         )

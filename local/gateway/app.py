@@ -17,8 +17,9 @@ from sdk import __version__, naming
 
 from . import scaling
 from .async_queue import AsyncQueue
+from .callbacks import CALLBACK_URL, Callbacks
 from .deployment import NAMESPACE, check_namespace, decode, parse
-from .errors import GatewayError
+from .errors import PLAIN, GatewayError
 from .functions import Functions
 from .guard import Guard, not_for_pages
 from .logs import Logs
@@ -33,7 +34,6 @@ from .swarm import Swarm
 IMAGE_LABEL = "com.openfaas.cloud.built"
 _PRUNE_SECONDS = 1800
 _DEPLOY_BYTES = 1024**2
-_PLAIN = {"X-Content-Type-Options": "nosniff"}  # an error may show what somebody sent
 
 # Bodies go through as they come, and a caller that goes away ends its call.
 SERVER: Mapping[str, Any] = {"auto_decompress": False, "handler_cancellation": True}
@@ -48,6 +48,7 @@ class Gateway:
     secrets: Secrets
     proxy: Proxy
     queue: AsyncQueue
+    callbacks: Callbacks
     logs: Logs
 
     def __init__(
@@ -176,6 +177,8 @@ class Gateway:
         target = URL.build(path=path, query_string=query, encoded=True)
         headers = forwarded(request, credentials=not self.guard.knows(request))
         headers.popall("Content-Length", None)
+        if asked := headers.get(CALLBACK_URL, ""):
+            self.callbacks.check(asked)
         call = Call(name, str(target), dict(headers), await request.read())
         await self.queue.put(call)
         return web.Response(status=202, headers={header: headers[header] for header in (CALL_ID, START_TIME)})
@@ -192,7 +195,8 @@ class Gateway:
             self.secrets = Secrets(swarm)
             self.functions = Functions(swarm, self.secrets, http, self.settings)
             self.proxy = Proxy(self.functions, http, self.settings)
-            self.queue = AsyncQueue(self.proxy, self.settings)
+            self.callbacks = Callbacks(self.proxy, self.settings)
+            self.queue = AsyncQueue(self.proxy, self.callbacks, self.settings)
             self.logs = Logs(self.functions)
             await self.functions.load()
             self.queue.load()
@@ -202,6 +206,7 @@ class Gateway:
             for task in beside:
                 task.cancel()
             await self.queue.close()
+            await self.callbacks.close()
             await self.logs.close()
             await self.functions.close()
 
@@ -220,10 +225,10 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
     try:
         return await handler(request)
     except GatewayError as error:
-        headers = {**_PLAIN, **error.headers} if error.text else error.headers
+        headers = {**PLAIN, **error.headers} if error.text else error.headers
         text = f"{error.text}\n" if error.text else ""
         return web.Response(status=error.status, text=text, headers=headers)
     except web.HTTPNotFound:
-        return web.Response(status=404, text="404 page not found\n", headers=_PLAIN)
+        return web.Response(status=404, text="404 page not found\n", headers=PLAIN)
     except web.HTTPMethodNotAllowed as error:
         return web.Response(status=405, headers={"Allow": ",".join(sorted(error.allowed_methods))})

@@ -19,27 +19,23 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-import aiohttp
 from msgspec.structs import replace
-from yarl import URL
 
-from sdk.errors import RETRIED, Busy, told
-from sdk.masking import masked
+from sdk.errors import RETRIED
 
 from . import failed_calls
+from .callbacks import Callbacks, callback
 from .errors import GatewayError
-from .proxy import CALL_ID, Proxy, is_short
-from .queue_entry import DELIVERY, FAILED, WAITING, WORKING, Entry
-from .queue_store import Call, Store
+from .proxy import CALL_ID, Proxy
+from .queue_calls import Answer, Caller
+from .queue_entry import CALLBACKS, DELIVERY, FAILED, WAITING, WORKING, Entry
+from .queue_store import BODY_LIMIT, Call, Store
 from .settings import Settings
 from .whole import whole
 
-BODY_LIMIT = 256_000
 # Of the headers, what the list shows.
 _SHOWN = (CALL_ID.lower(), DELIVERY.lower())
 _TRIM_SECONDS = 3600
-_PIECE = 64 * 1024
-_ERROR_LENGTH = 300
 
 T = TypeVar("T")
 log = logging.getLogger("gateway.queue")
@@ -59,8 +55,9 @@ class _Line:
 
 
 class AsyncQueue:
-    def __init__(self, proxy: Proxy, settings: Settings) -> None:
+    def __init__(self, proxy: Proxy, callbacks: Callbacks, settings: Settings) -> None:
         self._proxy = proxy
+        self._caller = Caller(proxy, callbacks)
         self._settings = settings
         self._store = Store(settings.queue_path)
         # SQLite's connections are used by one thread, which `close` can wait for.
@@ -77,7 +74,7 @@ class AsyncQueue:
             entry = Entry.of(row.id, row.call, row.queued_at, failed=row.failed)
             self._entries[row.id] = entry
             if entry.state == WAITING:
-                self._lines[entry.function].waiting.append(row.id)
+                self._lines[entry.line].waiting.append(row.id)
         for name in list(self._lines):
             self._staff(name)
         self._spawn(self._trimming())
@@ -105,15 +102,12 @@ class AsyncQueue:
                 f"maximum: {BODY_LIMIT} bytes",
             )
         self._check_room(call.function)
-        unknown = [len(line) for name, line in self._lines.items() if not self._proxy.knows(name)]
+        unknown = [len(line) for name, line in self._lines.items() if self._is_unknown(name)]
         if not self._proxy.knows(call.function) and sum(unknown) >= self._settings.queue_unknown_limit:
             raise GatewayError(429, f"{sum(unknown)} calls of functions that are not there are waiting")
         if call.key and any(entry.is_like(call) for entry in self._entries.values()):
             return
-        call = replace(call, size=len(call.body))
-        number = await self._asked(self._store.add, call)
-        self._entries[number] = Entry.of(number, call, time.time())
-        self._queue(self._entries[number])
+        await self._keep(call)
 
     @whole
     async def retry(self, number: int) -> None:
@@ -125,7 +119,7 @@ class AsyncQueue:
             return
         if not entry.can_be_retried:
             raise GatewayError(409, f"call {number} was refused, and is not kept: send it anew")
-        self._check_room(entry.function)
+        self._check_room(entry.line)
         entry.state = WAITING  # for whoever asks for the same meanwhile
         try:
             call = await self._asked(self._store.call, number)
@@ -144,7 +138,7 @@ class AsyncQueue:
     async def drop(self, number: int) -> None:
         """Forget a call that waits or failed."""
         entry = self._entry(number)
-        line = self._lines[entry.function]
+        line = self._lines[entry.line]
         with suppress(ValueError):
             line.waiting.remove(number)
         try:
@@ -156,7 +150,16 @@ class AsyncQueue:
         self._entries.pop(number, None)
         if number in self._woken:
             self._woken[number].set()
-        self._forget_empty(entry.function)
+        self._forget_empty(entry.line)
+
+    async def _keep(self, call: Call) -> None:
+        call = replace(call, size=len(call.body))
+        number = await self._asked(self._store.add, call)
+        self._entries[number] = Entry.of(number, call, time.time())
+        self._queue(self._entries[number])
+
+    def _is_unknown(self, line: str) -> bool:
+        return not line.endswith(CALLBACKS) and not self._proxy.knows(line)
 
     def _entry(self, number: int) -> Entry:
         entry = self._entries.get(number)
@@ -171,8 +174,8 @@ class AsyncQueue:
             raise GatewayError(429, f"{self._settings.queue_limit} calls of {name} are waiting")
 
     def _queue(self, entry: Entry) -> None:
-        self._lines[entry.function].waiting.append(entry.id)
-        self._staff(entry.function)
+        self._lines[entry.line].waiting.append(entry.id)
+        self._staff(entry.line)
 
     def _staff(self, name: str) -> None:
         """Work on what waits, with a bounded number of calls at once."""
@@ -189,7 +192,7 @@ class AsyncQueue:
             del self._lines[name]
 
     async def _one(self, entry: Entry) -> None:
-        line = self._lines[entry.function]
+        line = self._lines[entry.line]
         ended = line.ended
         try:
             pause = await self._try(entry)
@@ -203,7 +206,7 @@ class AsyncQueue:
         else:
             one_ended = entry.turns and line.ended > ended  # before this one was there to be woken
             await self._pause(entry, line, 0 if one_ended else pause)
-        self._staff(entry.function)
+        self._staff(entry.line)
 
     def _wake_busy(self, name: str) -> None:
         """A call of the function has ended: what only waited for its turn may have it now."""
@@ -215,7 +218,7 @@ class AsyncQueue:
     async def _pause(self, entry: Entry, line: _Line, seconds: float) -> None:
         entry.state, entry.next_try = WAITING, time.time() + seconds
         line.pausing += 1
-        self._staff(entry.function)
+        self._staff(entry.line)
         woken = self._woken[entry.id] = asyncio.Event()
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(woken.wait(), seconds)
@@ -229,35 +232,59 @@ class AsyncQueue:
         call = await self._stored(self._store.call, entry.id)
         if call is None:  # it was dropped
             return None
-        if call.attempts >= self._settings.queue_attempts:
+        limit = self._settings.callback_attempts if call.is_callback else self._settings.queue_attempts
+        if call.attempts >= limit:
             said = call.error or "the gateway stopped while it was being made"
-            await self._fail(entry, replace(call, status=call.status or 503, error=said))
+            await self._fail(entry, call, Answer(call.status or 503, said))
             return None
         call = replace(call, attempts=call.attempts + 1, status=entry.status, error=entry.error)
         await self._stored(self._store.change, entry.id, call)
         entry.attempts = call.attempts
-        entry.status, entry.error, is_busy = await self._answered(call)
-        if is_busy:  # it was not tried yet
+        answer = await self._caller.make(call)
+        entry.status, entry.error = answer.status, answer.said
+        if answer.is_busy:  # it was not tried yet
             entry.turns += 1
             entry.attempts -= 1
             await self._stored(self._store.change, entry.id, replace(call, attempts=entry.attempts))
             return self._backoff(entry.turns)
         entry.turns = 0
-        if entry.status in RETRIED and call.attempts < self._settings.queue_attempts:
+        if answer.status in RETRIED and call.attempts < limit:
             return self._backoff(call.attempts)
-        if entry.status >= 400:
-            await self._fail(entry, replace(call, status=entry.status, error=entry.error))
-            return None
+        if answer.is_good:
+            await self._call_back(call, answer)
+            await self._forget(entry)
+        else:
+            await self._fail(entry, call, answer)
+        return None
+
+    async def _forget(self, entry: Entry) -> None:
         await self._stored(self._store.remove, entry.id)
         self._entries.pop(entry.id, None)
-        return None
+
+    async def _call_back(self, call: Call, answer: Answer) -> None:
+        """Queue the callback that was asked for, before the call is forgotten: rather twice than never."""
+        made = callback(call, answer)
+        if made is None:
+            return
+        try:
+            self._check_room(made.function + CALLBACKS)
+            await self._keep(made)
+        except GatewayError as error:
+            log.warning("%s of %s: no callback: %s", call.headers.get(CALL_ID), call.function, error.text)
 
     def _backoff(self, times: int) -> float:
         pause = float(self._settings.queue_backoff) * 2.0 ** min(times - 1, 30)
         return min(pause, self._settings.queue_backoff_limit)
 
-    async def _fail(self, entry: Entry, call: Call) -> None:
-        """Keep the call aside for the operator, and say so."""
+    async def _fail(self, entry: Entry, call: Call, answer: Answer) -> None:
+        """Keep the call aside for the operator, and say so; a callback is only given up."""
+        call = replace(call, status=answer.status, error=answer.said)
+        if call.is_callback:
+            said = (entry.call_id, call.function, call.attempts, call.status, call.error)
+            log.warning("callback of %s of %s given up after %d attempts: %d %s", *said)
+            await self._forget(entry)
+            return
+        await self._call_back(call, answer)
         kept = replace(call, ended_at=time.time())
         if not failed_calls.keeps_body(call.status, call.headers):
             shown = {name: text for name, text in call.headers.items() if name.lower() in _SHOWN}
@@ -310,33 +337,3 @@ class AsyncQueue:
             return await self._stored(function, *arguments)
         except sqlite3.Error as error:
             raise GatewayError(503, f"the queue can't be written: {error}") from None
-
-    async def _answered(self, call: Call) -> tuple[int, str, bool]:
-        """The status that the function answers, its error, and whether it was only busy with others.
-
-        503 where it can't be reached.
-        """
-        try:
-            target = URL(call.target, encoded=True)
-            async with self._proxy.call(call.function, "POST", target, call.headers, call.body) as answer:
-                said, code = await _said(answer)
-                return answer.status, said, (answer.status, code) == (Busy.status, Busy.code)
-        except GatewayError as error:
-            status, said = error.status if error.status in RETRIED else 503, error.text
-        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
-            # Not its text: that may show the call's headers.
-            status, said = 503, f"no whole answer: {type(error).__name__}"
-        log.warning("%s of %s: %s", call.headers.get(CALL_ID), call.function, said)
-        return status, said, False
-
-
-async def _said(answer: aiohttp.ClientResponse) -> tuple[str, str]:
-    """Message and code of an error in our functions' shape; what others say is not shown.
-
-    The answer is read to its end, so that one that breaks off is noticed, but not kept.
-    """
-    start = await answer.read() if is_short(answer) else b""
-    async for piece in answer.content.iter_chunked(_PIECE):
-        start = start or piece
-    found = told(start) if answer.status >= 400 else None
-    return (masked(" ".join(found[0].split()))[:_ERROR_LENGTH], found[1]) if found else ("", "")

@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping
 
+# Such a line may show what somebody sent.
+PLAIN = {"X-Content-Type-Options": "nosniff"}
+
 
 class GatewayError(Exception):
     def __init__(self, status: int, text: str, headers: Mapping[str, str] | None = None) -> None:

@@ -14,6 +14,7 @@ from .proxy import CALL_ID
 from .queue_store import Call
 
 WAITING, WORKING, FAILED = "waiting", "working", "failed"
+CALLBACKS = " callbacks"  # no name of a function ends like that
 DELIVERY = "X-GitHub-Delivery"
 _PRINTABLE = re.compile(r"[!-~]{1,100}")
 
@@ -40,6 +41,7 @@ class Entry:
     ended_at: float = 0
     can_be_retried: bool = True
     key: str = ""
+    is_callback: bool = False
 
     @classmethod
     def of(cls, number: int, call: Call, queued_at: float, *, failed: bool = False) -> Entry:
@@ -58,7 +60,13 @@ class Entry:
             ended_at=call.ended_at,
             can_be_retried=call.whole,
             key=call.key,
+            is_callback=call.is_callback,
         )
+
+    @property
+    def line(self) -> str:
+        """Whose workers make it: receivers that are slow hold no call of the function up."""
+        return self.function + CALLBACKS if self.is_callback else self.function
 
     def is_like(self, call: Call) -> bool:
         """Whether it is still to be made, and has the same key."""
@@ -72,6 +80,7 @@ class Entry:
         return {
             "id": self.id,
             "function": self.function,
+            "callback": self.is_callback,
             "state": self.state,
             "callId": self.call_id,
             "delivery": self.delivery,

@@ -9,12 +9,15 @@ import msgspec
 from persistqueue import SQLiteAckQueue
 from persistqueue.sqlackqueue import AckStatus
 
+BODY_LIMIT = 256_000
+
 
 class Call(msgspec.Struct, frozen=True):
     """One call of a function as it was asked for, how often it was tried, and what that ended with.
 
     `ended_at`, in seconds since 1970, is of one that failed for good; one that was refused is not `whole`:
     its body is not kept. While one with a `key` waits or is made, others with the same key are left out.
+    A callback tells of a call's end: `function` is whose call that was, `target` the whole URL.
     """
 
     function: str
@@ -28,6 +31,7 @@ class Call(msgspec.Struct, frozen=True):
     size: int = 0
     whole: bool = True
     key: str = ""
+    is_callback: bool = False
 
     def __repr__(self) -> str:
         return f"<call of {self.function}, {len(self.body)} bytes, {self.attempts} attempts>"

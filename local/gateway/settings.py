@@ -23,6 +23,11 @@ class Settings:
     queue_failed_age: Seconds = setting(Seconds(14 * 24 * 3600), "a failed call is kept this long")
     queue_backoff: Seconds = setting(Seconds(1), "pause after the first failed try; then doubled")
     queue_backoff_limit: Seconds = setting(Seconds(60), "longest pause between two tries")
+    callback_networks: tuple[str, ...] = setting(
+        (), "addresses beside the public ones that a callback may go to, such as `192.168.1.0/24`; comma list"
+    )
+    callback_attempts: int = setting(5, "how often a callback is tried")
+    callback_timeout: Seconds = setting(Seconds(10), "longest try of a callback that leaves the gateway")
     upstream_timeout: Seconds = setting(Seconds(16 * 60), "longest call of a function")
     body_patience: Seconds = setting(Seconds(30), "a caller that sends nothing for so long is given up")
     connect_patience: Seconds = setting(Seconds(5), "how long a function that restarts is waited for")

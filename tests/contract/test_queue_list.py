@@ -71,6 +71,7 @@ def test_a_call_that_failed_for_good_stays_and_can_be_made_again(settings: Setti
             "id": 1,
             "function": "hello",
             "state": "failed",
+            "callback": False,
             "callId": queued.headers["X-Call-Id"],
             "delivery": "d-1",
             "bytes": len(SECRET),
