@@ -177,11 +177,15 @@ class Gateway:
         target = URL.build(path=path, query_string=query, encoded=True)
         headers = forwarded(request, credentials=not self.guard.knows(request))
         headers.popall("Content-Length", None)
-        if asked := headers.get(CALLBACK_URL, ""):
-            self.callbacks.check(asked)
-        call = Call(name, str(target), dict(headers), await request.read())
-        await self.queue.put(call)
-        return web.Response(status=202, headers={header: headers[header] for header in (CALL_ID, START_TIME)})
+        ids = {header: headers[header] for header in (CALL_ID, START_TIME)}
+        try:
+            if asked := headers.get(CALLBACK_URL, ""):
+                self.callbacks.check(asked)
+            await self.queue.put(Call(name, str(target), dict(headers), await request.read()))
+        except GatewayError as error:
+            error.headers = ids
+            raise
+        return web.Response(status=202, headers=ids)
 
     @web.middleware
     async def one_namespace(self, request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp import AddrInfoType
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -57,8 +57,8 @@ class Callbacks:
     def __init__(self, proxy: Proxy, settings: Settings) -> None:
         self._proxy = proxy
         self._settings = settings
-        self._public = PublicAddresses(networks(settings.callback_networks))
-        self._http = client(settings, self._public)
+        self._reachable = Reachable(networks(settings.callback_networks))
+        self._http = client(settings, socket_factory=self._reachable.socket)
         self._timeout = aiohttp.ClientTimeout(total=settings.callback_timeout, sock_connect=_CONNECT_SECONDS)
 
     async def close(self) -> None:
@@ -79,7 +79,7 @@ class Callbacks:
                 raise GatewayError(
                     400, f"{CALLBACK_URL}: of this gateway, only /function/NAME is called back"
                 )
-        elif not self._public.takes(url.host):
+        elif not self._reachable.takes(url.host):
             raise GatewayError(400, f"{CALLBACK_URL}: {url.host} is not public: see callback_networks")
         return url
 
@@ -113,36 +113,31 @@ class Callbacks:
         return url.host in _OWN_NAMES and (url.scheme, url.port) == ("http", self._settings.port)
 
 
-class PublicAddresses(AbstractResolver):
-    """Resolves names to what callbacks may reach, at the time they connect: names change what they mean."""
+class Reachable:
+    """The addresses that callbacks may go to: the public ones, and those that the operator allows."""
 
-    def __init__(self, allowed: Iterable[Network], resolver: AbstractResolver | None = None) -> None:
+    def __init__(self, allowed: Iterable[Network]) -> None:
         self._allowed = tuple(allowed)
-        self._resolver = resolver
 
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        self._resolver = self._resolver or aiohttp.DefaultResolver()
-        found = await self._resolver.resolve(host, port, family)
-        public = [row for row in found if self.takes(row["host"])]
-        if not public:
-            raise OSError(f"{host} has no public address")
-        return public
-
-    def takes(self, host: str) -> bool:
-        """Whether it is a name, which is resolved later, or an address that may be reached."""
+    def has(self, text: str) -> bool:
         try:
-            address = ipaddress.ip_address(host)
+            address = _meant(ipaddress.ip_address(text))
         except ValueError:
-            return True
-        address = _meant(address)
+            return False
         is_public = address.is_global and not address.is_multicast
         return is_public or any(address in network for network in self._allowed)
 
-    async def close(self) -> None:
-        if self._resolver:
-            await self._resolver.close()
+    def takes(self, host: str) -> bool:
+        """Whether it may be connected to, or is a name: what that leads to is seen when it is called."""
+        is_name = ":" not in host and not host.replace(".", "").isdigit()
+        return is_name or self.has(host)
+
+    def socket(self, info: AddrInfoType) -> socket.socket:
+        """For a connection to that address, whatever name led to it."""
+        family, kind, protocol, _, address = info
+        if not self.has(str(address[0])):
+            raise OSError(f"{address[0]} is not public")
+        return socket.socket(family, kind, protocol)
 
 
 def _meant(address: Address) -> Address:

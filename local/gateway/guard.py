@@ -46,7 +46,7 @@ class Guard:
     async def authenticated(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.path.startswith(_SYSTEM) and not self.knows(request):
             raise web.HTTPUnauthorized(
-                text="invalid credentials\n", headers={"WWW-Authenticate": 'Basic realm="Restricted"'}
+                text="invalid credentials", headers={"WWW-Authenticate": 'Basic realm="Restricted"'}
             )
         return await handler(request)
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
 import aiohttp
-from aiohttp import web
+from aiohttp import SocketFactoryType, web
 from aiohttp.abc import AbstractResolver
 from multidict import CIMultiDict
 from yarl import URL
@@ -37,12 +37,18 @@ _ID = re.compile(r"[!-~]{1,200}")
 _REPLACED = frozenset({"host", "content-length", "expect"})
 
 
-def client(settings: Settings, resolver: AbstractResolver | None = None) -> aiohttp.ClientSession:
+def client(
+    settings: Settings,
+    resolver: AbstractResolver | None = None,
+    socket_factory: SocketFactoryType | None = None,
+) -> aiohttp.ClientSession:
     """A session that changes nothing on the way: no header, no redirect, no decompression.
 
     Idle connections are dropped before a function's server would (Node.js: after 5 s).
     """
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=4, ttl_dns_cache=1, resolver=resolver)
+    connector = aiohttp.TCPConnector(
+        limit=0, keepalive_timeout=4, ttl_dns_cache=1, resolver=resolver, socket_factory=socket_factory
+    )
     timeout = aiohttp.ClientTimeout(total=settings.upstream_timeout, sock_connect=1)
     return aiohttp.ClientSession(
         connector=connector,

@@ -233,7 +233,9 @@ def task_template(
             "Image": deployment.image,
             "Labels": {FUNCTION: deployment.service},
             "Env": [f"{name}={value}" for name, value in sorted(environment.items())],
-            "Secrets": [_secret_reference(name, *secrets[name]) for name in deployment.secrets or ()],
+            "Secrets": [
+                _secret_reference(name, *secrets[name]) for name in dict.fromkeys(deployment.secrets or ())
+            ],
             "Mounts": [scratch],
             "ReadOnly": deployment.read_only_root_filesystem,
             "CapabilityDrop": ["ALL"],

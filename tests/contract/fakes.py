@@ -129,7 +129,7 @@ class FakeGateway(Server):
             if parts.path.startswith("/async-function/"):
                 return self._enqueue(parts.path.split("/")[2], headers, body)
             if headers.get("Authorization") != "Basic " + base64.b64encode(b"admin:s3cret").decode():
-                return 401, b"invalid credentials\n"
+                return 401, b"invalid credentials"
             return self._system(method, parts.path, parse_qs(parts.query), body)
 
     def _invoke(self, name: str, event: Event) -> Answer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email import message_from_string
@@ -45,6 +46,26 @@ def load(name: str) -> Exchange:
     request, _, response = text.partition(">>> REQUEST\n")[2].partition("<<< RESPONSE\n")
     closed = response.startswith("(connection closed")
     return Exchange(_message(request), None if closed else _message(response))
+
+
+def names() -> list[str]:
+    """All files, as they were recorded: in the order of their numbers."""
+    return sorted((path.stem for path in FOLDER.glob("*.txt")), key=_order)
+
+
+def is_exchange(name: str) -> bool:
+    return ">>> REQUEST\n" in (FOLDER / f"{name}.txt").read_text()
+
+
+def callbacks() -> list[Message]:
+    """What the receiver of the callbacks got."""
+    texts = (FOLDER / "C9-callbacks-received.txt").read_text().split("\n----\n")
+    return [_message(text) for text in texts if text.strip()]
+
+
+def _order(name: str) -> list[tuple[int, str]]:
+    """`95-ref-2-status` is before `95-ref-10`, and after `95-ref-2`."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
 def _message(text: str) -> Message:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pytest
 from aiohttp import web
-from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.test_utils import TestServer
 
-from local.gateway.callbacks import PublicAddresses, networks
+from local.gateway.callbacks import Reachable, networks
 from local.gateway.queue_store import BODY_LIMIT
 from local.gateway.settings import Settings
 from sdk.errors import Misconfigured
@@ -23,44 +19,10 @@ from sdk.settings import Seconds
 
 from . import recordings
 from .local_gateway import V1, V2, Client, deployed, run, serving, until
+from .receiver import receiving
 from .swarm import Behaviour, FakeSwarm
 
 LOOPBACK = ("127.0.0.0/8",)
-
-
-class Receiver:
-    """Whoever is called back; answers with each of `statuses` in turn, then with the last one."""
-
-    def __init__(self, *statuses: int) -> None:
-        self.statuses = list(statuses or (200,))
-        self.got: list[tuple[str, dict[str, str], bytes]] = []
-        self.server: TestServer | None = None
-
-    async def answer(self, request: web.Request) -> web.Response:
-        body = await request.read()
-        self.got.append(
-            (request.path_qs, {name.title(): text for name, text in request.headers.items()}, body)
-        )
-        status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
-        return web.Response(status=status, headers={"Location": "/elsewhere"})
-
-    @property
-    def url(self) -> str:
-        assert self.server
-        return f"http://127.0.0.1:{self.server.port}/cb?x=1"
-
-
-@asynccontextmanager
-async def receiving(*statuses: int) -> AsyncIterator[Receiver]:
-    receiver = Receiver(*statuses)
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", receiver.answer)
-    receiver.server = TestServer(app)
-    await receiver.server.start_server()
-    try:
-        yield receiver
-    finally:
-        await receiver.server.close()
 
 
 async def queued(client: Client, url: str, **rest: Any) -> int:
@@ -252,6 +214,9 @@ def test_a_function_of_this_gateway_is_called_back(settings: Settings) -> None:
         "http://224.0.0.1/",
         "http://0.0.0.0:8080/",
         "http://[fe80::1%25eth0]/",
+        "http://2130706433/",
+        "http://0177.0.0.1/",
+        "http://127.1/",
         "http://u:p@example.com/",
         "unix:///var/run/docker.sock",
         "file:///run/secrets/basic-auth-password",
@@ -271,53 +236,62 @@ def test_a_url_that_no_callback_goes_to_is_refused_at_once(url: str, settings: S
     run(settings, test)
 
 
-class Names(AbstractResolver):
-    """A DNS in which each name has one address, or two."""
-
-    names: Mapping[str, Sequence[str]] = {
-        "registry": ["10.0.1.5"],
-        "rebound.example": ["127.0.0.1"],
-        "0x7f.1": ["127.0.0.1"],
-        "both.example": ["127.0.0.1", "93.184.215.14"],
-    }
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        return [
-            ResolveResult(hostname=host, host=address, port=port, family=family, proto=0, flags=0)
-            for address in self.names[host]
-        ]
-
-    async def close(self) -> None:
-        pass
-
-
-def test_a_name_is_judged_by_the_addresses_that_are_connected_to() -> None:
-    async def test() -> None:
-        public = PublicAddresses((), Names())
-        for name in ("registry", "rebound.example", "0x7f.1"):
-            with pytest.raises(OSError, match="no public address"):
-                await public.resolve(name)
-        assert [row["host"] for row in await public.resolve("both.example")] == ["93.184.215.14"]
-        chosen = PublicAddresses(networks(["10.0.1.0/24"]), Names())
-        assert [row["host"] for row in await chosen.resolve("registry")] == ["10.0.1.5"]
-
-    asyncio.run(test())
+@pytest.mark.parametrize(
+    ("address", "is_reachable"),
+    [
+        ("93.184.215.14", True),
+        ("2606:2800:21f:cb07:6820:80da:af6b:8b2c", True),
+        ("10.0.1.5", False),
+        ("10.9.0.1", True),
+        ("127.0.0.1", False),
+        ("::ffff:127.0.0.1", False),
+        ("64:ff9b::a00:105", False),
+        ("2130706433", False),
+        ("0177.0.0.1", False),
+        ("registry", False),
+    ],
+)
+def test_only_what_is_public_or_allowed_is_connected_to(address: str, is_reachable: bool) -> None:
+    """Whatever name led there, and also what aiohttp takes for an address and the system then resolves."""
+    info: Any = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, 80))
+    reachable = Reachable(networks(["10.9.0.0/16"]))
+    if is_reachable:
+        reachable.socket(info).close()
+    else:
+        with pytest.raises(OSError, match="is not public"):
+            reachable.socket(info)
 
 
 def test_a_name_that_means_a_neighbour_is_never_connected_to(settings: Settings) -> None:
-    """`localhost` is a name, so it is queued; where it leads to is known when it is called."""
+    """A name is queued; where it leads to is known when it is called."""
 
     async def test(client: Client, swarm: FakeSwarm) -> None:
         await deployed(client)
         async with receiving() as receiver:
             assert receiver.server
-            assert await queued(client, f"http://localhost:{receiver.server.port}/") == 202
+            for name in ("localhost", "0x7f.1", "0x7f000001"):
+                assert await queued(client, f"http://{name}:{receiver.server.port}/") == 202
             await until(lambda: is_empty(client))
             assert receiver.got == []
 
     run(settings, test)
+
+
+def test_callbacks_of_functions_that_are_not_there_are_bounded_together(at_home: Settings) -> None:
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            headers = {"X-Callback-Url": f"http://127.0.0.1:{silent.getsockname()[1]}/"}
+            for number in range(4):
+                await client.post(f"/async-function/nope-{number}", headers=headers)
+                await until(partial(has_failed, client, number + 1))
+            waiting = [call for call in await calls(client) if call["callback"]]
+            assert len(waiting) == 2
+
+    run(replace(at_home, queue_unknown_limit=2, queue_attempts=1, callback_timeout=Seconds(3)), test)
+
+
+async def has_failed(client: Client, number: int) -> bool:
+    return [call["state"] for call in await calls(client)].count("failed") == number
 
 
 def test_a_network_that_is_none_is_the_operators_mistake(settings: Settings) -> None:
