@@ -27,7 +27,8 @@ from . import failed_calls
 from .callbacks import Callbacks, callback
 from .errors import GatewayError
 from .proxy import CALL_ID, Proxy
-from .queue_calls import Answer, Caller
+from .queue_answer import Answer
+from .queue_calls import Caller
 from .queue_entry import CALLBACKS, DELIVERY, FAILED, WAITING, WORKING, Entry
 from .queue_store import BODY_LIMIT, Call, Store
 from .settings import Settings

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Iterable, Mapping
-from typing import Protocol
+from collections.abc import Iterable
 
 import aiohttp
 from aiohttp import AddrInfoType
@@ -23,6 +22,7 @@ from sdk.errors import Misconfigured
 
 from .errors import GatewayError
 from .proxy import CALL_ID, START_TIME, Proxy, client, passed_on, split
+from .queue_answer import Answer
 from .queue_store import BODY_LIMIT, Call
 from .settings import Settings
 
@@ -35,20 +35,6 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-
-class Answered(Protocol):
-    @property
-    def status(self) -> int: ...
-
-    @property
-    def seconds(self) -> float: ...
-
-    @property
-    def headers(self) -> Mapping[str, str]: ...
-
-    @property
-    def body(self) -> bytes | None: ...
 
 
 class Callbacks:
@@ -161,7 +147,7 @@ def url_of(call: Call) -> str:
     return "" if call.is_callback else CIMultiDict(call.headers).get(CALLBACK_URL, "")
 
 
-def callback(call: Call, answer: Answered) -> Call | None:
+def callback(call: Call, answer: Answer) -> Call | None:
     """The callback that tells of a call's end, if one was asked for."""
     url = url_of(call)
     if not url:

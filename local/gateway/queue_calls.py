@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import aiohttp
 from yarl import URL
@@ -17,32 +15,13 @@ from sdk.masking import masked
 from .callbacks import Callbacks, url_of
 from .errors import PLAIN, GatewayError
 from .proxy import CALL_ID, INTERNAL, Proxy, is_short
+from .queue_answer import Answer
 from .queue_store import BODY_LIMIT, Call
 
 _PIECE = 64 * 1024
 _ERROR_LENGTH = 300
 
 log = logging.getLogger("gateway.queue")
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a call was answered; 503 where it could not be made.
-
-    `said` is the message of an error in our functions' shape, `is_busy` that it was only busy with others.
-    `headers` and `body` are for a callback alone; None is a body that is too large for it.
-    """
-
-    status: int
-    said: str = ""
-    is_busy: bool = False
-    seconds: float = 0
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    body: bytes | None = field(default=b"", repr=False)
-
-    @property
-    def is_good(self) -> bool:
-        return self.status < 400
 
 
 class Caller:

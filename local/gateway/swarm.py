@@ -273,7 +273,7 @@ def _generation(service: Mapping[str, Any]) -> Generation:
         state=labels[STATE],
         failure=labels.get(FAILURE, ""),
         created_at=service["CreatedAt"],
-        replicas=service["Spec"]["Mode"]["Replicated"]["Replicas"],
+        replicas=service["Spec"]["Mode"]["Replicated"].get("Replicas", 1),
     )
 
 

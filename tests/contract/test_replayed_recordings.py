@@ -26,7 +26,7 @@ from .recordings import Exchange
 from .replay import CAT, HELLO, Delete, Deploy, Got, Replay, Step, replayed
 from .swarm import FakeSwarm
 
-_V1, _V2 = f"{HELLO}:v1", f"{HELLO}:v2"
+_V1 = f"{HELLO}:v1"
 _ENV = {"envProcess": "env", "envVars": {"healthcheck_interval": "1s"}}
 
 # What was done between the recordings, or is otherwise after one of the differences.

@@ -60,6 +60,36 @@ def test_the_gateway_forgets_nothing_when_it_is_killed(cloud: Cloud, repository:
     assert repo.call("hello") == (200, "two")
 
 
+def test_what_is_scaled_to_zero_runs_nothing_until_it_is_called(cloud: Cloud, repository: Make) -> None:
+    repo = repository()
+    repo.functions(hello="one")
+    assert repo.push()[0] == 0
+    name = repo.service("hello")
+    scale(cloud, name, 0)
+    until(lambda: not running(cloud, name))
+    cloud.container("gateway").kill("SIGKILL")
+    cloud.container("gateway").start()
+    until(lambda: up(cloud))
+    asleep = cloud.gateway.get(name)
+    assert asleep
+    assert (asleep.replicas, asleep.available_replicas, running(cloud, name)) == (0, 0, 0)
+    assert repo.call("hello") == (200, "one")
+    scale(cloud, name, 2)
+    until(lambda: running(cloud, name) == 2)
+    assert repo.call("hello") == (200, "one")
+
+
+def scale(cloud: Cloud, name: str, replicas: int) -> None:
+    url = f"{cloud.state.gateway_url}/system/scale-function/{name}"
+    sent = {"serviceName": name, "replicas": replicas}
+    answer = requests.post(url, json=sent, auth=cloud.gateway.auth, timeout=60)
+    assert answer.status_code == 200, answer.text
+
+
+def running(cloud: Cloud, name: str) -> int:
+    return len(cloud.engine.containers.list(filters={"label": f"com.openfaas.function={name}"}))
+
+
 def up(cloud: Cloud) -> bool:
     try:
         return requests.get(f"{cloud.state.gateway_url}/healthz", timeout=5).ok
