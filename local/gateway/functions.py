@@ -29,7 +29,7 @@ from .scaling import Scaling
 from .secrets import Secrets
 from .settings import Settings
 from .status import shown
-from .swarm import CANDIDATE, FAILED, LIVE, RETIRED, Generation, Swarm
+from .swarm import CANDIDATE, FAILED, LIVE, RETIRED, Generation, Swarm, Task
 from .whole import whole
 
 _PROBATIONS = 2  # how long whoever scales a version waits for the end of its probation
@@ -80,12 +80,8 @@ class Functions:
     async def load(self) -> None:
         """Take up what the services say: serve the newest proven version, go on with a candidate."""
         by_name: dict[str, list[Generation]] = {}
-        tasks = await self._swarm.tasks()
         for generation in await self._swarm.generations():
             generation.is_ready = generation.state == LIVE and generation.replicas > 0
-            # The engine may have ended them, when it was killed or stopped: a candidate is judged anew.
-            ended = (task for task in tasks.get(generation.service_id, ()) if task.died)
-            generation.forgiven = frozenset(task.id for task in ended)
             if generation.state == RETIRED:
                 self._spawn(self._retire(generation))
             else:
@@ -99,6 +95,7 @@ class Functions:
                 if old not in function.generations:
                     self._spawn(self._retire(old))
             if function.wanted.state == CANDIDATE:
+                await self._readiness.forgive(function.wanted)  # the engine may have ended them, with itself
                 function.rollout = self._spawn(self._roll_out(function))
 
     async def close(self) -> None:
@@ -303,9 +300,9 @@ class Functions:
         """Prove the wanted version; if it fails, the proven one goes on serving."""
         candidate = function.wanted
         try:
-            deaths = await self._readiness.until_ready(candidate)
+            await self._readiness.until_ready(candidate)
             candidate.is_ready = True
-            await self._readiness.through_probation(candidate, deaths)
+            await self._readiness.through_probation(candidate)
         except GivenUp as failure:
             candidate.is_ready = candidate.is_told = False
             candidate.state, candidate.failure = FAILED, str(failure)

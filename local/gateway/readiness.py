@@ -37,26 +37,23 @@ class Readiness:
         self._http = http
         self._settings = settings
 
-    async def until_ready(self, generation: Generation, known: int = 0) -> int:
-        """Wait until all replicas answer; how many deaths Swarm tells of then, `known` of them before.
-
-        `GivenUp` if they die or are not ready within `ready_timeout`.
-        """
+    async def until_ready(self, generation: Generation) -> None:
+        """Wait until all replicas answer; `GivenUp` if they die or are not ready within `ready_timeout`."""
         delay = _seconds((generation.deployment.annotations or {}).get(HEALTH_DELAY, ""))
         await asyncio.sleep(delay)
         end = time.monotonic() + self._settings.ready_timeout
         while time.monotonic() < end:
             tasks = await self._tasks(generation)
-            _check_deaths(tasks, known, DEATHS)
+            _check_deaths(tasks, DEATHS)
             look = time.monotonic() + _LOOK_SECONDS
             while time.monotonic() < look:
                 if set(await self._answers(generation, tasks)) == {_READY}:
-                    return _deaths(tasks)
+                    return _forgive(generation, tasks)
                 await asyncio.sleep(_PROBE_SECONDS)
         raise GivenUp(f"it was not ready within {self._settings.ready_timeout:g} s")
 
-    async def through_probation(self, candidate: Generation, deaths: int) -> None:
-        """Watch the candidate for a while; Swarm goes on to report the `deaths` that are known already.
+    async def through_probation(self, candidate: Generation) -> None:
+        """Watch the candidate for a while: nothing of it may die any more.
 
         Half way, what can still be connected to is told as available: Swarm is late to say what has died, and
         one that is busy with its first calls may be late to answer.
@@ -66,14 +63,14 @@ class Readiness:
             if lived > self._settings.probation + self._settings.ready_timeout:
                 raise GivenUp("it can't be reached any more")
             tasks = await self._tasks(candidate)
-            _check_deaths(tasks, deaths, 1)
+            _check_deaths(tasks, 1)
             if not candidate.is_told and lived >= self._settings.probation / 2:
                 candidate.is_told = _ABSENT not in await self._answers(candidate, tasks)
             await asyncio.sleep(_LOOK_SECONDS)
 
-    async def deaths(self, generation: Generation) -> int:
-        """How many deaths Swarm tells of."""
-        return _deaths(await self._tasks(generation))
+    async def forgive(self, generation: Generation) -> None:
+        """Whatever has died by now counts no more, though Swarm goes on to tell of it."""
+        _forgive(generation, await self._tasks(generation))
 
     async def _tasks(self, generation: Generation) -> list[Task]:
         try:
@@ -81,7 +78,8 @@ class Readiness:
         except GatewayError as error:
             log.warning("%s: %s", generation.function, error)  # the engine comes back
             return []
-        return tasks.get(generation.service_id, [])
+        found = tasks.get(generation.service_id, [])
+        return [task for task in found if task.id not in generation.forgiven]
 
     async def _answers(self, generation: Generation, tasks: list[Task]) -> list[str]:
         """What each of its replicas is: those that do not run yet are absent."""
@@ -111,15 +109,13 @@ class Readiness:
         return _BUSY if given else _READY
 
 
-def _deaths(tasks: list[Task]) -> int:
-    return sum(task.died for task in tasks)
+def _forgive(generation: Generation, tasks: list[Task]) -> None:
+    generation.forgiven = generation.forgiven.union(task.id for task in tasks if task.died)
 
 
-def _check_deaths(tasks: list[Task], known: int, limit: int) -> None:
-    """`GivenUp` if `limit` have died since `known` had."""
+def _check_deaths(tasks: list[Task], limit: int) -> None:
     dead = [task for task in tasks if task.died]
-    new = len(dead) - known
-    if new >= limit or (new > 0 and any(task.state == "rejected" for task in dead)):
+    if any(task.state == "rejected" for task in dead) or len(dead) >= limit:
         last = dead[0]
         code = "" if last.exit_code is None else f"exit status {last.exit_code}"
         raise GivenUp(last.error or code or f"it ended ({last.state})")

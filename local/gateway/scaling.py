@@ -88,12 +88,12 @@ class Scaling:
 
     async def _get_ready(self, generation: Generation) -> str:
         try:
-            known = await self._readiness.deaths(generation)
+            await self._readiness.forgive(generation)
             if not generation.replicas:
                 replicas = generation.deployment.replicas
                 await insist(partial(self._swarm.mark, replicas=replicas), generation, tries=_TRIES)
                 generation.replicas = replicas
-            await self._readiness.until_ready(generation, known)
+            await self._readiness.until_ready(generation)
         except (GivenUp, GatewayError) as failure:
             log.warning("%s: it does not wake: %s", generation.function, failure)
             return str(failure)
