@@ -22,6 +22,7 @@ from . import author, garbage, links, metrics, place, queue, reconciling, seal, 
 from . import up as machine
 from .doctor import command as doctor
 from .errors import CommandError
+from .githubapp import command as github_app
 from .state import State
 from .steps import console
 
@@ -263,6 +264,7 @@ def shrinkwrap_folder(repo: Path, out: Path, source: Path | None) -> None:
 main.add_command(queue.command)
 main.add_command(trace.command)
 main.add_command(doctor.command)
+main.add_command(github_app.command)
 main.add_command(metrics.command)
 
 
