@@ -96,7 +96,7 @@ def _how_to_join(state: State, address: str) -> str:
     """Every node pulls from 127.0.0.1, as this one does, so a joined one needs a tunnel to the registry."""
     port = state.ports.registry_port
     return (
-        "\n[bold]To add a machine,[/] run there, and keep the first one running (docs/local-cloud.md):\n"
+        "\n[bold]To add a machine,[/] run there, and keep the first one running (docs/install-swarm.md):\n"
         f"  ssh -N -L {port}:127.0.0.1:{port} {address}\n"
         f"  docker swarm join --token TOKEN {address}:2377\n"
         "TOKEN is what `docker swarm join-token -q worker` prints here"
