@@ -231,7 +231,7 @@ class Cloud:
             yield warn(
                 "cluster pull",
                 f"of {len(pushed)} functions that were pushed none is ready, such as {names}",
-                "is repository_url the registry as the nodes reach it? See the guide, docs/install-kubernetes.md",
+                "is repository_url the registry as the nodes reach it? See docs/install-kubernetes.md",
             )
         else:
             yield unseen(

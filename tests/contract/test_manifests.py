@@ -322,28 +322,15 @@ def test_buildkit_takes_only_clients_with_a_certificate_and_only_its_own_fronten
     assert "noProcessSandbox" not in config["worker"]["oci"]
 
 
-def test_the_docs_say_how_to_make_what_the_manifests_take() -> None:
+def test_the_docs_say_how_to_make_what_the_stack_takes() -> None:
+    """On Kubernetes tests/contract/test_guides.py does."""
     docs = DOCS.read_text()
-    made = {row["metadata"]["name"] for row in _of_kind("ConfigMap")} | {"basic-auth", "kube-root-ca.crt"}
-    for name in _taken() - made:
-        assert re.search(rf"create (secret (generic|tls)|configmap) {re.escape(name)}\b", docs), name
     stack = yaml.safe_load(SWARM.read_text())
     for name in stack["secrets"]:
         assert f"docker secret create {name} " in docs, name
     for row in stack["configs"].values():
         if row.get("external"):
             assert f"docker config create {row['name']} " in docs
-
-
-def _taken() -> set[str]:
-    """Names of the Secrets and ConfigMaps that pods mount."""
-    found: set[str] = set()
-    for template in _templates():
-        for volume in template["spec"]["volumes"]:
-            for row in (volume, *volume.get("projected", {}).get("sources", ())):
-                source = row.get("secret") or row.get("configMap") or {}
-                found |= {source[key] for key in ("name", "secretName") if key in source}
-    return found
 
 
 @pytest.mark.parametrize("file", [SWARM, BUILDKIT], ids=["swarm", "of-buildkit"])
