@@ -2,8 +2,8 @@
 
 What needs no cluster runs: openssl, sed, git, htpasswd, github-app. What speaks to a cluster, to Docker, a
 registry or the world does not: kubectl, helm, faas-cli, docker, curl, and python -m local where it needs a
-cloud, are tests/standin.py, which looks at the form of a command and at the files that it names, and notes it.
-Blocks of the kind `sh machine` change the machine that they run on: bash reads them, nothing more.
+cloud, are tests/standin.py, which looks at the form of a command and at the files that it names, and notes
+it. Blocks of the kind `sh machine` change the machine that they run on: bash reads them, nothing more.
 """
 
 from __future__ import annotations

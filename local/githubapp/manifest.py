@@ -59,7 +59,7 @@ def check_gateway(gateway: str) -> None:
         host = parts.hostname or ""
     except ValueError:
         host = ""
-    if not host or parts.scheme != "https" or parts.query or parts.fragment:
+    if not host or "@" in parts.netloc or parts.scheme != "https" or parts.query or parts.fragment:
         raise CommandError(f"--gateway {gateway}: GitHub sends events to it, so it is https://HOST, with TLS")
     if host == "localhost" or _is_loopback(host):
         raise CommandError(f"--gateway {gateway}: GitHub can't reach this machine by a loopback address")

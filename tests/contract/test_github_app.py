@@ -19,7 +19,8 @@ import yaml
 from click.testing import CliRunner
 
 from local.cli import main
-from local.githubapp.manifest import EVENTS, PERMISSIONS, form_url, website
+from local.githubapp.command import _next_steps
+from local.githubapp.manifest import EVENTS, PERMISSIONS, App, form_url, website
 from sdk import github_app
 from sdk.settings import Settings
 from tests.conftest import ROOT
@@ -215,6 +216,7 @@ def run(*arguments: str) -> tuple[int, str]:
         "cloud",
         "https://[",
         "https://a?b",
+        "https://user:hunter2@cloud.example.com",
     ],
 )
 def test_a_gateway_that_github_cannot_use_is_refused(gateway: str, tmp_path: Path) -> None:
@@ -278,3 +280,9 @@ def test_the_app_hears_what_gh_push_knows() -> None:
     assert all(f"`{event}`" in docs for event in EVENTS)
     shown = dict(yaml.safe_load(re.findall(r"```yaml\n(.*?)```", docs, re.DOTALL)[0]))
     assert shown == PERMISSIONS
+
+
+def test_the_docs_show_what_it_prints() -> None:
+    app = App(123456, "https://github.com/apps/cloud-cloud-example-com", "key", "webhook")
+    told = _next_steps(app, Path("secrets"), "https://api.github.com")
+    assert told in (ROOT / "docs" / "github-app.md").read_text()
