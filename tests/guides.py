@@ -24,6 +24,7 @@ import yaml
 from tests.commands import ROOT, blocks
 
 RUN, MACHINE = "sh", "sh machine"
+KUBERNETES, FAASD, SWARM = (ROOT / "docs" / f"install-{name}.md" for name in ("kubernetes", "faasd", "swarm"))
 _LEFT_OUT = (
     ".git",
     ".venv",
