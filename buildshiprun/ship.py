@@ -166,12 +166,14 @@ class Ship:
 
         Where there was no function one is created, never updated: it would be somebody else's by now.
         """
-        deploy = self.gateway.deploy if before else self.gateway.create
         service, nonce = spec["service"], str(spec["annotations"][deployment.NONCE])
         error: CloudError = Unavailable(f"{service}: the gateway took the deploy, but does not show it")
         for attempt in range(PUT_TRIES):
             try:
-                deploy(spec)
+                if before:
+                    self.gateway.deploy(spec, over=before)
+                else:
+                    self.gateway.create(spec)
             except CloudError as raised:
                 error = raised
                 time.sleep(POLL_SECONDS * 4 * (attempt + 1))  # before the look: what follows it is at once

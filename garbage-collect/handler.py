@@ -120,11 +120,11 @@ def collect(doomed: Sequence[Doomed], request: Collect) -> tuple[list[str], dict
 
 
 def delete(gateway: Gateway, name: str, request: Collect) -> bool:
-    """Delete `name` if it is still the repository's; nothing comes between the look and the delete."""
+    """Delete `name` if it is still the repository's; no other call of ours comes between look and delete."""
     current = gateway.get(name)
     if current is None or not is_owned(current, request):
         return False
-    gateway.delete(name)
+    gateway.delete(name, over=current)
     return True
 
 

@@ -20,13 +20,14 @@ from .settings import Settings
 
 # How long the queue may take to answer: it only writes the call down.
 QUEUE_SECONDS = 2
+_CHANGED = 412
 
 
 class Status(msgspec.Struct, frozen=True, rename="camel"):
     """A function as the gateway reports it (`FunctionStatus`).
 
-    `available_replicas` counts the replicas that are ready. `failure` is the local gateway's own: why
-    this version will not get ready.
+    `available_replicas` counts the replicas that are ready. The local gateway's own are `failure`, why this
+    version will not get ready, and `etag`, which names what was deployed; others leave them empty.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Status(msgspec.Struct, frozen=True, rename="camel"):
     available_replicas: float = 0
     invocation_count: float = 0
     failure: str = ""
+    etag: str = ""
 
 
 class Version(msgspec.Struct, frozen=True):
@@ -110,12 +112,20 @@ class Gateway:
     def get(self, name: str) -> Status | None:
         """The function `name`, None if there is none."""
         response = self._call("GET", f"/system/function/{name}", params=self._query, missing=True)
-        return None if response.status_code == 404 else _decoded(response, Status)
+        if response.status_code == 404:
+            return None
+        found: Status = _decoded(response, Status)
+        return msgspec.structs.replace(found, etag=response.headers.get("ETag", ""))
 
-    def deploy(self, spec: Mapping[str, Any]) -> None:
-        """Update, or create where there is nothing to update, as faas-cli does."""
-        whole = {**spec, **self._query}
-        if self._call("PUT", "/system/functions", json=whole, missing=True, retries=0).status_code == 404:
+    def deploy(self, spec: Mapping[str, Any], over: Status | None = None) -> None:
+        """Update, or create where there is nothing to update, as faas-cli does.
+
+        `over` is what was there when it was decided: a gateway with ETags writes over nothing else, and it is
+        `Superseded` then. https://www.rfc-editor.org/rfc/rfc9110#name-if-match
+        """
+        whole, headers = {**spec, **self._query}, _if_still(over)
+        updated = self._call("PUT", "/system/functions", json=whole, headers=headers, missing=True, retries=0)
+        if updated.status_code == 404:
             self._call("POST", "/system/functions", json=whole, retries=0)
 
     def create(self, spec: Mapping[str, Any]) -> None:
@@ -125,9 +135,10 @@ class Gateway:
         except CloudError as error:
             raise Superseded(error.message) if "already exists" in error.message else error from None
 
-    def delete(self, name: str) -> None:
-        """Delete `name`; that it was gone already is fine."""
-        self._call("DELETE", "/system/functions", json={"functionName": name, **self._query}, missing=True)
+    def delete(self, name: str, over: Status | None = None) -> None:
+        """Delete `name`; that it was gone already is fine. `over`: as of `deploy`."""
+        whole, headers = {"functionName": name, **self._query}, _if_still(over)
+        self._call("DELETE", "/system/functions", json=whole, headers=headers, missing=True)
 
     def secret_names(self) -> set[str]:
         rows = _decoded(self._call("GET", "/system/secrets", params=self._query), list[dict[str, Any]])
@@ -187,6 +198,8 @@ class Gateway:
         response = self._send(method, path, self.read_seconds, retries=retries, **rest)
         if missing and response.status_code == 404:
             return response
+        if response.status_code == _CHANGED:
+            raise Superseded("what is deployed was changed meanwhile: nothing is written over it")
         if response.status_code == Refused.status:  # what its user may do is the operator's business
             error = received(f"the gateway's {path}", response.status_code, response.content)
             raise Misconfigured(
@@ -206,6 +219,10 @@ class Gateway:
             return session(retries).request(method, url, auth=self.auth, timeout=timeout, **rest)
         except requests.RequestException as error:
             raise Unavailable(f"the gateway does not answer {method} {path}: {reason(error)}") from None
+
+
+def _if_still(status: Status | None) -> Mapping[str, str]:
+    return {"If-Match": status.etag} if status and status.etag else {}
 
 
 def _check(response: requests.Response, path: str) -> requests.Response:

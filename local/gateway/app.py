@@ -11,6 +11,7 @@ from typing import Any
 
 from aiohttp import web
 from aiohttp.abc import AbstractResolver
+from aiohttp.helpers import ETAG_ANY
 from yarl import URL
 
 from sdk import __version__, naming
@@ -104,8 +105,13 @@ class Gateway:
         return web.json_response(await self.functions.statuses())
 
     async def function_status(self, request: web.Request) -> web.Response:
-        status = await self.functions.status(request.match_info["name"])
-        return web.json_response(status) if status else web.Response(status=404)
+        name = request.match_info["name"]
+        status = await self.functions.status(name)
+        if not status:
+            return web.Response(status=404)
+        answer = web.json_response(status)
+        answer.etag = self.functions.tag(name)
+        return answer
 
     async def scale_function(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
@@ -124,13 +130,13 @@ class Gateway:
         return web.Response()
 
     async def update_function(self, request: web.Request) -> web.Response:
-        await self.functions.update(parse(await request.read()))
+        await self.functions.update(parse(await request.read()), over=_over(request))
         return web.Response()
 
     async def delete_function(self, request: web.Request) -> web.Response:
         wanted = decode(await request.read(), dict[str, str])
         check_namespace(wanted.get("namespace", ""))
-        await self.functions.delete(wanted.get("functionName", ""))
+        await self.functions.delete(wanted.get("functionName", ""), over=_over(request))
         return web.Response()
 
     async def list_secrets(self, request: web.Request) -> web.Response:
@@ -213,6 +219,16 @@ class Gateway:
             await self.callbacks.close()
             await self.logs.close()
             await self.functions.close()
+
+
+def _over(request: web.Request) -> frozenset[str]:
+    """The tags in If-Match: what may be written over. Without any, it is whatever is there."""
+    if "If-Match" not in request.headers:
+        return frozenset()
+    tags = frozenset(tag.value for tag in request.if_match or () if not tag.is_weak)
+    if not tags:
+        raise GatewayError(400, "If-Match has no tag that a status was answered with")
+    return frozenset() if ETAG_ANY in tags else tags
 
 
 async def _prune(swarm: Swarm) -> None:

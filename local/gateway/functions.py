@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import time
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Collection, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
 import aiohttp
+import msgspec
 
 from .deployment import Deployment
 from .errors import GatewayError
@@ -57,6 +59,10 @@ class Function:
         That one is not ready while it is scaled to 0.
         """
         return self.wanted if self.wanted.is_ready else self.proven
+
+    @property
+    def tag(self) -> str:
+        return hashlib.sha256(msgspec.json.encode(self.wanted.deployment)).hexdigest()
 
     @property
     def generations(self) -> list[Generation]:
@@ -115,20 +121,26 @@ class Functions:
             await self._start(deployment)
 
     @whole
-    async def update(self, deployment: Deployment) -> None:
+    async def update(self, deployment: Deployment, over: Collection[str] = ()) -> None:
+        """`over`: the tags of what it may replace; without any, whatever is there."""
         async with self._lock(deployment.service):
             await self._forget_removed(deployment.service)
             function = self._get(deployment.service)
+            _check_tag(function, over)
             if function.proven and deployment.runs_like(function.proven.deployment):
                 await self._restore(function, function.proven, deployment)
             else:
                 await self._start(deployment)
 
     @whole
-    async def delete(self, name: str) -> None:
-        """Remove every service of the function, then forget it: a delete that fails can be sent again."""
+    async def delete(self, name: str, over: Collection[str] = ()) -> None:
+        """Remove every service of the function, then forget it: a delete that fails can be sent again.
+
+        `over`: as of `update`.
+        """
         async with self._lock(name):
             function = self._get(name)
+            _check_tag(function, over)
             for generation in await self._swarm.generations(name):
                 if generation.function == name:
                     await self._swarm.remove(generation)
@@ -206,6 +218,10 @@ class Functions:
             await asyncio.wait({waking})
             if not waking.cancelled() and (failure := waking.result()):
                 raise GatewayError(503, f"{name} does not wake: {failure}")
+
+    def tag(self, name: str) -> str:
+        """Names what was deployed last."""
+        return self._get(name).tag
 
     def services(self, name: str) -> list[Generation]:
         """The function's generations, for whoever reads their logs."""
@@ -340,6 +356,11 @@ class Functions:
         task.add_done_callback(self._background.discard)
         task.add_done_callback(lambda _: work.close())  # one that was ended before it began
         return task
+
+
+def _check_tag(function: Function, over: Collection[str]) -> None:
+    if over and function.tag not in over:
+        raise GatewayError(412, f"{function.wanted.function} was deployed meanwhile: look again")
 
 
 async def _cancelled(task: asyncio.Task[None] | None) -> None:

@@ -210,6 +210,11 @@ def test_no_gateway_keeps_a_write_apart_from_the_look_before_it() -> None:
     assert "touches what is not repository" in trace[-1]
 
 
+def test_the_local_gateway_does_by_the_tag_of_what_was_looked_at() -> None:
+    found = explore(replace(OLD_OWNER_BUILDS, windows=True, tags=True))
+    assert not found.late, told(found.late)
+
+
 # The checker can fail: each of these bugs is found.
 
 Plant = Callable[[pytest.MonkeyPatch], None]

@@ -9,7 +9,7 @@ that ends in ":" tells two commits of one stack apart. The last character of a c
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from types import SimpleNamespace
@@ -245,6 +245,10 @@ class Response:
         return self.reply.content
 
     @property
+    def headers(self) -> Mapping[str, str]:
+        return {"ETag": self.reply.tag}
+
+    @property
     def ok(self) -> bool:
         return self.reply.status < 400
 
@@ -271,7 +275,8 @@ class Session:
         body = canonical(rest["json"]).decode() if "json" in rest else ""
         reply = Reply(503)
         for _ in range(1 + min(self.retries, 1)):
-            reply = Outside.current.ask(Call(method, "/" + path, body, int(about)))
+            over = rest.get("headers", {}).get("If-Match", "")
+            reply = Outside.current.ask(Call(method, "/" + path, body, int(about), over))
             if reply.status not in errors.RETRIED:
                 break
         return Response(reply)

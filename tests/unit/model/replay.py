@@ -22,16 +22,21 @@ class Reply:
 
     status: int
     content: bytes = b""
+    tag: str = ""
 
 
 @dataclass(frozen=True)
 class Call:
-    """A request to the gateway. `by`: whose repository's worker asks, for the model to judge."""
+    """A request to the gateway. `by`: whose repository's worker asks, for the model to judge.
+
+    `over`: the tag of what it may write over, if the gateway has tags.
+    """
 
     method: str
     path: str
     body: str = ""
     by: int = 0
+    over: str = ""
 
     @property
     def reads(self) -> bool:

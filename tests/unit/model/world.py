@@ -101,7 +101,8 @@ class Scenario:
     `live`: what was deployed before. `workers`: how many jobs git-tar works on at once, `parallel`: how many
     functions of each. `one_each`: one process of each function, so that sdk/slots.py keeps two of one
     repository, and two of one function, apart; else each has a process of its own. `windows`: others may come
-    between a GET and the write right after it; no gateway of OpenFaaS can exclude that. `slow`: a version
+    between a GET and the write right after it; no gateway of OpenFaaS can exclude that. `tags`: ours can, a
+    write names what it may write over. `slow`: a version
     starts some time after its PUT. `located`: git-tar asks the API where the repository is. `cuts`: builds
     of a commit that the branch has left may be ended. `adopts`: which repository takes over which other's
     functions, by ids.
@@ -120,6 +121,7 @@ class Scenario:
     parallel: int = 1
     one_each: bool = False
     windows: bool = True
+    tags: bool = False
     slow: bool = False
     located: bool = False
     cuts: bool = False
@@ -397,7 +399,8 @@ class Outer:
             return Reply(200, listing(world.shown))
         functions = dict(world.cluster if "lists lag" in self.scenario.kinds else world.shown)
         live = functions.get(call.path.rpartition("/")[2])
-        return Reply(200, status(live)) if live else Reply(404)
+        tag = live.spec if live and self.scenario.tags else ""
+        return Reply(200, status(live), tag) if live else Reply(404)
 
     def _write(self, world: World, call: Call) -> tuple[World, Reply]:
         """As the gateway does it: PUT replaces, POST creates, neither waits for what was started."""
@@ -407,6 +410,8 @@ class Outer:
             return world, Reply(404)
         if there and call.method == "POST":
             return world, Reply(400, b"already exists")
+        if there and call.over and call.over != there.spec:
+            return world, Reply(412)
         if there and not self._allowed(owner(there), call.by):
             wrong = f"{told(call)} touches what is not repository {call.by}'s"
             return world._replace(wrong=wrong), Reply(200)
