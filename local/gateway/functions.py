@@ -296,9 +296,9 @@ class Functions:
         await self._give_way(function)
         function.wanted = proven
         proven.deployment = deployment
-        if proven.replicas == deployment.replicas:
+        if proven.is_ready and proven.replicas == deployment.replicas:
             await self._swarm.mark(proven)
-        else:
+        else:  # it sleeps, or a call could not wake it
             await self._scaling.scale(proven, deployment.replicas)
 
     async def _give_way(self, function: Function) -> None:

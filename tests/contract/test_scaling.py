@@ -160,6 +160,19 @@ def test_a_deploy_wakes_what_sleeps_and_begins_with_the_deployed_number(settings
     run(settings, test)
 
 
+def test_a_deploy_of_what_did_not_wake_waits_for_it_again(settings: Settings) -> None:
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        await deployed(client)
+        await scaled(client, 0)
+        swarm.of(V1).behaviour.ready_after = 60
+        assert (await text_of(client))[0] == 503
+        swarm.of(V1).behaviour.ready_after = 0
+        await deployed(client, V1, annotations={"nonce": "2"})
+        assert (swarm.created, await counts(client)) == ([V1], (1, 1))
+
+    run(replace(settings, ready_timeout=Seconds(0.3)), test)
+
+
 def test_a_version_that_fails_leaves_one_that_can_still_be_woken(settings: Settings) -> None:
     async def test(client: Client, swarm: FakeSwarm) -> None:
         await deployed(client)
