@@ -187,6 +187,7 @@ class Proxy:
             if not again or time.monotonic() > deadline:
                 raise GatewayError(500, f"Can't reach service for: {name}.")
             await asyncio.sleep(_RETRY_SECONDS)
+            await self._functions.awake(name)  # it may have been scaled to 0 meanwhile
 
 
 def is_short(answer: aiohttp.ClientResponse) -> bool:

@@ -18,6 +18,7 @@ from .local_gateway import (
     V3,
     Client,
     deployed,
+    hang,
     run,
     serving,
     spec,
@@ -171,6 +172,25 @@ def test_a_deploy_of_what_did_not_wake_waits_for_it_again(settings: Settings) ->
         assert (swarm.created, await counts(client)) == ([V1], (1, 1))
 
     run(replace(settings, ready_timeout=Seconds(0.3)), test)
+
+
+def test_a_call_that_is_cut_off_by_scaling_to_zero_wakes_it(settings: Settings) -> None:
+    async def hang_once(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        return await hang(request) if len(asked) == 1 else web.Response(text=V1)
+
+    asked: list[str] = []
+
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        swarm.behaviours[V1] = Behaviour(answer=hang_once)
+        await deployed(client)
+        call = asyncio.create_task(text_of(client))
+        await until(lambda: asyncio.sleep(0, bool(asked)))
+        assert await scaled(client, 0) == (200, "")
+        assert await call == (200, V1)
+        assert await counts(client) == (1, 1)
+
+    run(replace(settings, connect_patience=Seconds(3)), test)
 
 
 def test_a_version_that_fails_leaves_one_that_can_still_be_woken(settings: Settings) -> None:
