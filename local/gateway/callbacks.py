@@ -32,6 +32,9 @@ _OWN_NAMES = frozenset({"gateway", "gateway.openfaas"})
 _CONNECT_SECONDS = 5
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
+# What is public of IPv6; the rest stands for addresses of IPv4, was once for sites, or is reserved.
+# https://www.iana.org/assignments/ipv6-address-space
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -56,17 +59,20 @@ class Callbacks:
             raise GatewayError(400, f'parse "{text}": missing protocol scheme')
         try:
             url = URL(text)
+            host = url.host or ""  # which is decoded here
+            (url.raw_host or "").encode("idna")  # as whoever resolves it does
         except ValueError:
             raise GatewayError(400, f"{CALLBACK_URL} is no URL") from None
-        if url.scheme not in ("http", "https") or not url.host or url.user is not None:
+        has_password = url.user is not None or url.password is not None
+        if url.scheme not in ("http", "https") or not host or has_password:
             raise GatewayError(400, f"{CALLBACK_URL} must be an http or https URL without a password")
         if self._is_own(url):
             if not url.path.startswith("/function/") or not naming.SERVICE.fullmatch(split(url.raw_path)[0]):
                 raise GatewayError(
                     400, f"{CALLBACK_URL}: of this gateway, only /function/NAME is called back"
                 )
-        elif not self._reachable.takes(url.host):
-            raise GatewayError(400, f"{CALLBACK_URL}: {url.host} is not public: see callback_networks")
+        elif not self._reachable.takes(host):
+            raise GatewayError(400, f"{CALLBACK_URL}: {host} is not public: see callback_networks")
         return url
 
     async def post(self, call: Call) -> tuple[int, str]:
@@ -111,6 +117,8 @@ class Reachable:
         except ValueError:
             return False
         is_public = address.is_global and not address.is_multicast
+        if isinstance(address, ipaddress.IPv6Address):
+            is_public = is_public and address in _GLOBAL_UNICAST
         return is_public or any(address in network for network in self._allowed)
 
     def takes(self, host: str) -> bool:
