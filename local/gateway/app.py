@@ -25,7 +25,7 @@ from .functions import Functions
 from .guard import Guard, not_for_pages
 from .logs import Logs
 from .proxy import CALL_ID, START_TIME, Handler, Proxy, client, forwarded, split
-from .queue_store import Call
+from .queue_store import Call, kept
 from .schedule import Schedule
 from .secrets import Secrets
 from .secrets import parse as parse_secret
@@ -187,7 +187,7 @@ class Gateway:
         try:
             if asked := headers.get(CALLBACK_URL, ""):
                 self.callbacks.check(asked)
-            await self.queue.put(Call(name, str(target), dict(headers), await request.read()))
+            await self.queue.put(Call(name, str(target), kept(headers), await request.read()))
         except GatewayError as error:
             error.headers = ids
             raise

@@ -23,7 +23,7 @@ from sdk.errors import Misconfigured
 from .errors import GatewayError
 from .proxy import CALL_ID, START_TIME, Proxy, client, passed_on, split
 from .queue_answer import Answer
-from .queue_store import BODY_LIMIT, Call
+from .queue_store import BODY_LIMIT, Call, kept
 from .settings import Settings
 
 CALLBACK_URL = "X-Callback-Url"
@@ -55,9 +55,10 @@ class Callbacks:
 
     def check(self, text: str) -> URL:
         """The URL that is asked for; `GatewayError` 400 if no callback goes there."""
-        if text.startswith(":"):
-            raise GatewayError(400, f'parse "{text}": missing protocol scheme')
         try:
+            text.encode()
+            if text.startswith(":"):
+                raise GatewayError(400, f'parse "{text}": missing protocol scheme')
             url = URL(text)
             host = url.host or ""  # which is decoded here
             (url.raw_host or "").encode("idna")  # as whoever resolves it does
@@ -169,14 +170,4 @@ def callback(call: Call, answer: Answer) -> Call | None:
     if answer.body is None:
         headers.popall("Content-Encoding", None)
         headers["X-Callback-Error"] = f"the answer has more than {BODY_LIMIT} bytes"
-    kept = {name: text for name, text in headers.items() if _can_be_kept(text)}
-    return Call(call.function, url, kept, answer.body or b"", is_callback=True)
-
-
-def _can_be_kept(text: str) -> bool:
-    """Bytes that are no UTF-8 can't be written down."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return Call(call.function, url, kept(headers), answer.body or b"", is_callback=True)

@@ -37,6 +37,19 @@ class Call(msgspec.Struct, frozen=True):
         return f"<call of {self.function}, {len(self.body)} bytes, {self.attempts} attempts>"
 
 
+def kept(headers: Mapping[str, str]) -> dict[str, str]:
+    """Those that can be written down: bytes that are no UTF-8 can't be."""
+    return {name: text for name, text in headers.items() if _is_text(text)}
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class Row(msgspec.Struct, frozen=True):
     id: int
     call: Call

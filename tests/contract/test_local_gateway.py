@@ -683,6 +683,37 @@ def test_odd_numbers_and_ids_are_not_taken_for_what_they_are_not(settings: Setti
     run(settings, test)
 
 
+@pytest.mark.parametrize(
+    ("header", "code"),
+    [
+        (b"X-Odd: \xff\xfe", b"202"),
+        (b"X-Callback-Url: http://example.com/\xff", b"400"),
+        (b"X-Callback-Url: :\xff", b"400"),
+    ],
+)
+def test_a_queued_call_has_no_header_that_is_no_text(header: bytes, code: bytes, settings: Settings) -> None:
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        seen: list[bool] = []
+
+        async def look(request: web.Request) -> web.Response:
+            seen.append("X-Odd" in request.headers)
+            return web.Response()
+
+        swarm.behaviours[V1] = Behaviour(answer=look)
+        await deployed(client)
+        assert client.server.port
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.server.port)
+        writer.write(
+            b"POST /async-function/hello HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n%s\r\n\r\n" % header
+        )
+        assert (await reader.readline()).split()[1] == code
+        writer.close()
+        if code == b"202":
+            await until(lambda: asyncio.sleep(0, seen == [False]))
+
+    run(settings, test)
+
+
 def test_a_deploy_is_done_to_its_end_though_who_asked_for_it_has_gone(settings: Settings) -> None:
     """Else a service is left that nobody knows, until a restart takes it for the newest."""
 
