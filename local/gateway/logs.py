@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import heapq
 import os
 import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from datetime import datetime
 
 import aiohttp
@@ -70,13 +72,17 @@ class Logs:
 
     async def _so_far(self, name: str, options: dict[str, str]) -> AsyncGenerator[Entry, None]:
         """Of all tasks, by time; with `tail`, the last lines of all of them together."""
-        entries = [
-            entry
-            for generation, task in await self._sources(name, age=0)
-            async for entry in self._lines(generation, task, options)
-        ]
-        entries.sort(key=lambda entry: str(entry["timestamp"]))
-        for entry in entries[-int(options["tail"]) :] if "tail" in options else entries:
+        sources = await self._sources(name, age=0)
+        lines = merged([self._lines(generation, task, options) for generation, task in sources])
+        async with contextlib.aclosing(lines):
+            if "tail" not in options:
+                async for entry in lines:
+                    yield entry
+                return
+            last: deque[Entry] = deque(maxlen=int(options["tail"]))
+            async for entry in lines:
+                last.append(entry)
+        for entry in last:
             yield entry
 
     async def _followed(self, name: str, options: dict[str, str]) -> AsyncGenerator[Entry, None]:
@@ -90,9 +96,14 @@ class Logs:
 
         try:
             while True:
-                for generation, task in await self._sources(name, age=_LOOK_SECONDS):
+                sources = await self._sources(name, age=_LOOK_SECONDS)
+                for generation, task in sources:
                     if task.id not in readers:
                         readers[task.id] = asyncio.create_task(read(generation, task))
+                if len(readers) > len(sources):  # of those that Swarm has forgotten
+                    there = {task.id for _, task in sources}
+                    for gone in [each for each in readers if each not in there and readers[each].done()]:
+                        del readers[gone]
                 with contextlib.suppress(asyncio.TimeoutError):
                     yield await asyncio.wait_for(queue.get(), _LOOK_SECONDS)
         finally:
@@ -132,6 +143,28 @@ class Logs:
                         "timestamp": timestamp,
                         "text": line,
                     }
+
+
+async def merged(streams: Sequence[AsyncGenerator[Entry, None]]) -> AsyncGenerator[Entry, None]:
+    """By the time of each entry. A stream is in that order already, so one entry of each is held: all of them
+    may not fit in memory.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        for stream in streams:
+            await stack.enter_async_context(contextlib.aclosing(stream))
+        heads: list[tuple[str, int, Entry]] = []
+        for number, stream in enumerate(streams):
+            async for entry in stream:
+                heapq.heappush(heads, (entry["timestamp"], number, entry))
+                break
+        while heads:
+            _, number, entry = heads[0]
+            yield entry
+            async for following in streams[number]:
+                heapq.heapreplace(heads, (following["timestamp"], number, following))
+                break
+            else:
+                heapq.heappop(heads)
 
 
 async def frames(stream: aiohttp.StreamReader) -> AsyncIterator[str]:

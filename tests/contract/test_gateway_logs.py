@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,24 +19,34 @@ from local.gateway import logs
 from local.gateway.logs import Logs
 from local.gateway.swarm import Task
 
+LARGE = 40_000
+
 
 def a_task(name: str, *, is_made: bool = True) -> Task:
     return Task("running", "", None, "", "running", name, is_made)
 
 
 @asynccontextmanager
-async def reading(folder: Path, tasks: list[Task]) -> AsyncIterator[TestClient[web.Request, web.Application]]:
-    """A client of the logs of the function `f`, two lines for each task; one named `hangs` never ends."""
+async def reading(
+    folder: Path, tasks: list[Task], sent: list[str] | None = None
+) -> AsyncIterator[TestClient[web.Request, web.Application]]:
+    """A client of the logs of the function `f`, two lines for each task; one named `hangs` never ends.
+
+    One named `brief` ends also when it is followed, one named `large` has `LARGE` lines more, of 1 KiB.
+    `sent` gets the name of each line's task.
+    """
     stopped = asyncio.Event()
 
     async def engine(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
         name = request.match_info["task"]
-        for second in (1, 2):
-            line = f"2026-01-01T00:00:0{second}Z {name} {second}\n".encode()
+        for second in (1, 2, *[2] * (LARGE if name == "large" else 0)):
+            line = f"2026-01-01T00:00:0{second}Z {name} {second}{' ' * 1024 * (name == 'large')}\n".encode()
             await response.write(bytes((1, 0, 0, 0)) + len(line).to_bytes(4, "big") + line)
-        if name == "hangs" or "follow" in request.query:
+            if sent is not None:
+                sent.append(name)
+        if name == "hangs" or ("follow" in request.query and not name.startswith("brief")):
             await stopped.wait()
         return response
 
@@ -90,6 +101,38 @@ def test_a_task_without_a_container_has_no_log_yet(tmp_path: Path) -> None:
 
 def test_a_tail_is_of_all_tasks_together(tmp_path: Path) -> None:
     assert ended(read(tmp_path, [a_task("one"), a_task("two")], "&tail=3")) == ["two 1", "one 2", "two 2"]
+
+
+def test_a_log_that_is_large_is_passed_on_as_it_comes(tmp_path: Path) -> None:
+    """All of it may not fit in memory."""
+    sent: list[str] = []
+
+    async def first() -> tuple[str, int]:
+        tasks = [a_task("large"), a_task("ends")]
+        async with reading(tmp_path, tasks, sent) as client, client.get("/system/logs?name=f") as answer:
+            line = await answer.content.readline()
+            await asyncio.sleep(0.1)
+            return str(json.loads(line)["text"]).strip(), sent.count("large")
+
+    text, count = ended(first())
+    assert text == "large 1"
+    assert count < LARGE / 2
+
+
+def test_nothing_is_kept_of_tasks_that_are_gone(tmp_path: Path) -> None:
+    """A function that dies at its start has another task each second, and somebody may follow it for days."""
+
+    async def follow() -> int:
+        tasks = [a_task("brief-0")]
+        async with reading(tmp_path, tasks) as client, client.get("/system/logs?name=f&follow=1") as answer:
+            for number in range(20):
+                for _ in range(2):
+                    await answer.content.readline()
+                tasks[:] = [a_task(f"brief-{number + 1}")]
+            readers = [each for each in gc.get_objects() if isinstance(each, asyncio.Task)]
+            return sum("_followed" in repr(each) for each in readers)
+
+    assert ended(follow()) < 10
 
 
 def test_a_task_that_starts_later_joins_what_is_followed(tmp_path: Path) -> None:
