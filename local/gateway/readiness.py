@@ -79,6 +79,7 @@ class Readiness:
             log.warning("%s: %s", generation.function, error)  # the engine comes back
             return []
         found = tasks.get(generation.service_id, [])
+        generation.forgiven &= {task.id for task in found}  # Swarm forgets the others, and so do we
         return [task for task in found if task.id not in generation.forgiven]
 
     async def _answers(self, generation: Generation, tasks: list[Task]) -> list[str]:

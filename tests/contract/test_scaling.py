@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiohttp import web
 
+from local.gateway.deployment import Deployment
+from local.gateway.readiness import Readiness
 from local.gateway.settings import Settings
+from local.gateway.swarm import Generation, Task
 from sdk.settings import Seconds
 
 from .local_gateway import (
@@ -263,6 +267,27 @@ def test_scaling_survives_an_engine_that_hiccups(settings: Settings) -> None:
         assert await text_of(client) == (200, V1)
 
     run(settings, test)
+
+
+def test_a_death_is_forgiven_only_while_swarm_tells_of_it(settings: Settings) -> None:
+    """Anybody may call what dies when it is woken, for as long as they like."""
+
+    async def test() -> Generation:
+        generation = Generation("s1", "hello-1", "hello", 1, Deployment())
+        tasks: list[Task] = []
+
+        async def told(service_id: str) -> dict[str, list[Task]]:
+            return {service_id: list(tasks)}
+
+        swarm: Any = SimpleNamespace(tasks=told)
+        readiness = Readiness(swarm, None, settings)  # type: ignore[arg-type]
+        for number in range(50):
+            tasks.append(Task("failed", "", 1, "", "shutdown", str(number)))
+            del tasks[:-5]  # as many as Swarm keeps
+            await readiness.forgive(generation)
+        return generation
+
+    assert asyncio.run(test()).forgiven == {"45", "46", "47", "48", "49"}
 
 
 @pytest.mark.parametrize(
