@@ -123,9 +123,9 @@ class Cloud:
             if name not in self.there:
                 yield fail("functions", f"{name} is not deployed", f"faas-cli deploy --filter {name}")
                 continue
+            replies[name] = reply = self._ask("GET", f"/function/{name}")  # wakes one that is scaled to 0
             status = self.gateway.get(name) or self.there[name]  # faasd's list has no available replicas
             self.there[name] = status
-            replies[name] = reply = self._ask("GET", f"/function/{name}")
             if status.failure or not status.available_replicas:
                 why = status.failure or "no replica of it is ready"
                 yield fail(
@@ -220,18 +220,27 @@ class Cloud:
     def _pull(self) -> Iterator[Finding]:
         """Whether the cluster pulls: something that was pushed runs, or nothing does."""
         pushed = [status for status in self.there.values() if f"{CLOUD}git-repo" in (status.labels or {})]
+        wanted: list[str] = []
         for status in pushed:
             current = self.gateway.get(status.name)
             if current and current.available_replicas:
                 host = current.image.partition("/")[0]
                 yield ok("cluster pull", f"{current.name} runs, from {host}")
                 return
-        if pushed:
-            names = ", ".join(sorted(status.name for status in pushed)[:3])
+            if current and (current.replicas or current.failure):
+                wanted.append(current.name)
+        if wanted:
+            names = ", ".join(sorted(wanted)[:3])
             yield warn(
                 "cluster pull",
                 f"of {len(pushed)} functions that were pushed none is ready, such as {names}",
                 "is repository_url the registry as the nodes reach it? See docs/install-kubernetes.md",
+            )
+        elif pushed:
+            yield unseen(
+                "cluster pull",
+                "whether the nodes can pull: all that was pushed is scaled to 0, or gone",
+                "call a function that was pushed, then run doctor again",
             )
         else:
             yield unseen(

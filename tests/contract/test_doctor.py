@@ -177,6 +177,23 @@ def test_a_function_that_is_missing_or_not_ready_or_old(there: Installation) -> 
     assert [line for line in lines if "gh-push takes what nobody signed" in line]
 
 
+def test_what_is_scaled_to_zero_is_no_fault(there: Installation) -> None:
+    """A call wakes it: one of the platform's is called, an author's is left alone."""
+    asleep = {name: json.dumps({"name": name, "image": "x"}).encode() for name in ("git-tar", "alice-hello")}
+
+    def answer(method: str, path: str, body: bytes) -> Answer | None:
+        _, _, what, name = f"{path}///".split("/")[:4]
+        if path.startswith("/function/"):
+            asleep.pop(what, None)
+        return (200, asleep[name]) if what == "function" and name in asleep else None
+
+    there.gateway.overrides.append(answer)
+    code, lines = there.doctor(keys=False)
+    assert code == 0, "\n".join(lines)
+    assert list(asleep) == ["alice-hello"]
+    assert [line for line in lines if "can't be seen from here: whether the nodes can pull: all" in line]
+
+
 def test_a_secret_that_is_missing(there: Installation) -> None:
     there.gateway.secrets.remove("builder-secret")
     there.finds("builder-secret is there, but the gateway does not list it")
