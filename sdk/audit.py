@@ -71,6 +71,10 @@ def send(url: str, record: bytes) -> None:
     with _lock:
         if url not in _senders:
             _senders.clear()  # the setting has changed; the old one ends with the process
-            _senders[url] = Sender(url)
+            try:
+                _senders[url] = Sender(url)
+            except RuntimeError as error:  # there may be no more threads: the next record tries again
+                logs.noted("audit_url", f"a record dropped: {error}")
+                return
         sender = _senders[url]
     sender.put(record)

@@ -113,3 +113,19 @@ def test_a_url_that_nobody_answers_fails_nothing(
     emit(0)
     assert done.wait(PATIENCE)
     assert records.parse(capsys.readouterr().out)
+
+
+def test_a_process_that_can_start_no_thread_fails_nothing_and_sends_later(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", refuse)
+        emit(0)
+    shown = capsys.readouterr()
+    assert records.parse(shown.out)
+    assert "record dropped" in shown.err
+    emit(1)
+    assert receiver.came.acquire(timeout=PATIENCE)
