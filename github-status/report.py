@@ -76,6 +76,15 @@ class Memory:
                 self.installations[repository] = found
         return found
 
+    def may_check(self, installation: int) -> bool:
+        """Whether the App may make check runs there, as far as is known."""
+        with self._lock:
+            return installation not in self.without_checks
+
+    def may_not_check(self, installation: int) -> None:
+        with self._lock:
+            self.without_checks[installation] = True
+
     def forget(self, installation: int, repository: int) -> None:
         """It may not be as it was."""
         self.tokens.forget(installation, repository)
@@ -135,13 +144,13 @@ class Reporter:
 
     def _show(self, told: Told, sha: str, wanted: Mapping[str, Run], installation: int) -> Sequence[Change]:
         """What was changed: check runs, or commit statuses where the App may not do that."""
-        if installation not in self.memory.without_checks:
+        if self.memory.may_check(installation):
             try:
                 return self._on(Checks(self._api(told, installation, Checks.permission)), told, sha, wanted)
             except Refused:
                 pass
         changes = self._on(Statuses(self._api(told, installation, Statuses.permission)), told, sha, wanted)
-        self.memory.without_checks[installation] = True
+        self.memory.may_not_check(installation)
         return changes
 
     def _on(self, board: Board, told: Told, sha: str, wanted: Mapping[str, Run]) -> Sequence[Change]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import msgspec
 import pytest
+from cachetools import TTLCache
 
 import buildshiprun.sdk.records
 import buildshiprun.sdk.status
@@ -213,6 +216,25 @@ def test_what_github_can_not_take_now_is_left_to_the_queue_and_ends_right(
     cloud.gateway.queued[:] = queued
     assert work_off(cloud) == [200]
     assert github.latest == {"stack-deploy": "success", "one": "success"}
+
+
+def test_what_is_remembered_bears_several_threads() -> None:
+    """cachetools says that its caches do not; one that breaks raises at every later look."""
+    memory = Memory(without_checks=TTLCache(1000, 0.0005))
+
+    def look(thread: int) -> None:
+        for number in range(20_000):
+            installation = thread * 10 + number % 50
+            if memory.may_check(installation):
+                memory.may_not_check(installation)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(look, range(4)))
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_a_push_ends_while_github_hangs(cloud: Cloud, github: FakeChecks) -> None:
