@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 from sdk.records import QUEUE_STAGE, Record
 
 from . import place
+from .errors import CommandError
 from .following import FUNCTIONS, Follower
 
 V = TypeVar("V")
@@ -177,11 +178,14 @@ class Meter:
 def command(url: str | None, username: str, password_file: Path | None, listen: str) -> None:
     """Serve Prometheus metrics of the pushes, until Ctrl-C. They count from the start of this command."""
     host, _, port = listen.rpartition(":")
-    if not host or not port.isdigit():
+    if not host or not port.isdecimal() or int(port) > 65535:
         raise click.UsageError("--listen takes HOST:PORT, as 127.0.0.1:9400")
     gateway = place.known(url, username, password_file)
     meter = Meter()
-    server, _thread = start_http_server(int(port), host.strip("[]"), meter.registry)
+    try:
+        server, _thread = start_http_server(int(port), host.strip("[]"), meter.registry)
+    except OSError as error:
+        raise CommandError(f"--listen {listen}: {error.strerror}") from None
     click.echo(f"metrics of {gateway.url} at http://{host}:{server.server_port}/metrics", err=True)
     with suppress(KeyboardInterrupt):
         follow(Follower(gateway, time.time()), meter)

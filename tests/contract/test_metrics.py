@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -220,7 +221,7 @@ def test_a_gateway_that_is_away_is_noticed() -> None:
     raise AssertionError("it was not")
 
 
-@pytest.mark.parametrize("listen", ["9400", "localhost:", "localhost:http"])
+@pytest.mark.parametrize("listen", ["9400", "localhost:", "localhost:http", "localhost:²", "localhost:65536"])
 def test_an_address_that_is_none_is_a_mistake_of_usage(listen: str) -> None:
     done = CliRunner().invoke(main, ("metrics", "--gateway", "http://127.0.0.1:9", "--listen", listen))
     assert done.exit_code == 2
@@ -320,3 +321,13 @@ def test_an_alert_fires_when_it_should_and_only_then(
     alert: str, series: dict[str, str], fires: int, promtool: str, tmp_path: Path
 ) -> None:
     prometheus.check_firing(promtool, tmp_path, alert, series, "59m", fires)
+
+
+def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
+    password = tmp_path / "password"
+    password.write_text("s3cret")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        given = ("--gateway", "http://127.0.0.1:9", "--password-file", str(password), "--listen", listen)
+        done = CliRunner().invoke(main, ("metrics", *given))
+    assert (done.exit_code, done.output) == (1, f"Error: --listen {listen}: Address already in use\n")
