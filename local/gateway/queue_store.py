@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from persistqueue import SQLiteAckQueue
 from persistqueue.sqlackqueue import AckStatus
 
 BODY_LIMIT = 256_000
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -38,7 +40,7 @@ class Call(msgspec.Struct, frozen=True):
 
 
 def kept(headers: Mapping[str, str]) -> dict[str, str]:
-    """Those that can be written down: bytes that are no UTF-8 can't be."""
+    """Those that can be written down and sent: bytes that are no UTF-8 can't be, nor control characters."""
     return {name: text for name, text in headers.items() if _is_text(text)}
 
 
@@ -47,7 +49,7 @@ def _is_text(text: str) -> bool:
         text.encode()
     except UnicodeEncodeError:
         return False
-    return True
+    return not _CONTROL.search(text)
 
 
 class Row(msgspec.Struct, frozen=True):

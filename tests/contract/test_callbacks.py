@@ -334,13 +334,16 @@ def test_a_sync_call_has_no_callback(at_home: Settings) -> None:
     run(at_home, test)
 
 
-def test_what_a_function_answers_that_is_no_text_keeps_no_callback_from_being_made(at_home: Settings) -> None:
+@pytest.mark.parametrize("odd", [b"\xff\xfe", b"a\x01b"])
+def test_what_a_function_answers_that_is_no_text_keeps_no_callback_from_being_made(
+    odd: bytes, at_home: Settings
+) -> None:
     async def test(client: Client, swarm: FakeSwarm) -> None:
         await deployed(client)
 
         async def raw(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.readuntil(b"\r\n\r\n")
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Odd: \xff\xfe\r\n\r\nok")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Odd: %s\r\n\r\nok" % odd)
             writer.close()
 
         async with receiving() as receiver:
