@@ -18,7 +18,7 @@ from rich.table import Table
 from sdk import __version__, naming, secrets, signature, stack
 from sdk.errors import CloudError, Malformed
 
-from . import author, garbage, links, metrics, place, queue, reconciling, seal, trace
+from . import author, backup, garbage, links, metrics, place, queue, reconciling, restore, seal, trace
 from . import up as machine
 from .doctor import command as doctor
 from .errors import CommandError
@@ -64,6 +64,21 @@ def up(advertise: str | None) -> None:
 def down() -> None:
     """Remove the cloud with all its functions, repositories and images."""
     machine.down(State.here())
+
+
+@main.command("backup")
+@click.argument("file", type=click.Path(path_type=Path))
+def make_backup(file: Path) -> None:
+    """Write all that the cloud has to FILE, its secrets too. The cloud goes on meanwhile."""
+    backup.backup(file, _running())
+
+
+@main.command("restore")
+@click.argument("file", type=_FILE)
+def restore_backup(file: Path) -> None:
+    """Put what the backup FILE holds onto this machine, which has no cloud; then `up` starts it."""
+    restore.restore(file, State.here())
+    console.print("restored: now `make up`")
 
 
 @main.command()

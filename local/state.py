@@ -10,6 +10,7 @@ import base64
 import os
 import secrets
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,6 +79,23 @@ class State:
         if not self.exists:
             self._write(self._ports_file, msgspec.json.encode(self.ports))
 
+    def restore(self, files: Mapping[str, bytes]) -> None:
+        """What a backup holds beside the volumes, by its paths there (archive.py). The ports come last."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.chmod(0o700)
+        for folder in (
+            self.secrets_folder,
+            *(self.restored_folder / kind for kind in ("secrets", "functions")),
+        ):
+            folder.mkdir(parents=True)
+        for path, content in files.items():
+            kind, _, name = path.partition("/")
+            if kind == "credentials":
+                self._write(self.secret_file(name), content)
+            elif name:
+                self._write(self.restored_folder / kind / name, content)
+        self._write(self._ports_file, files["ports.json"])
+
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -93,6 +111,11 @@ class State:
 
     def secret_file(self, name: str) -> Path:
         return self.secrets_folder / name
+
+    @property
+    def restored_folder(self) -> Path:
+        """Secrets and functions of a backup that are not yet in the cluster."""
+        return self.folder / "restored"
 
     @property
     def cluster_marker(self) -> Path:

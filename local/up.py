@@ -11,7 +11,7 @@ from pathlib import Path
 import docker
 import requests
 
-from . import author, base_image, cgroup, containers, engine, images
+from . import author, base_image, cgroup, containers, engine, images, restored
 from .engine import FUNCTIONS_NETWORK, LABEL, SYSTEM_NETWORK
 from .errors import CommandError
 from .gateway.secrets import NAME as SECRET
@@ -47,9 +47,15 @@ def up(state: State, advertise: str | None) -> None:
     publisher = Publisher(state, base)
     with step("set the platform's secrets"):
         publisher.secrets()
+    if restored.is_there(state):
+        with step("deploy the restored functions"):
+            restored.functions(state)
     with step("build and deploy the platform's functions"):
         publisher.functions()
-    _push_example(state)
+    if restored.is_there(state):
+        restored.heads(client, state)
+    else:
+        _push_example(state)
     if advertise:
         console.print(_how_to_join(state, advertise), soft_wrap=True)
 

@@ -5,6 +5,7 @@ https://github.com/openfaas/faas/blob/master/api-docs/spec.openapi.yml
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
@@ -144,9 +145,12 @@ class Gateway:
         rows = _decoded(self._call("GET", "/system/secrets", params=self._query), list[dict[str, Any]])
         return {str(row.get("name")) for row in rows}
 
-    def set_secret(self, name: str, value: str) -> None:
+    def set_secret(self, name: str, value: str | bytes) -> None:
         """Update, or create where there is nothing to update: for faasd that is one, for Kubernetes two."""
-        whole = {"name": name, "value": value, **self._query}
+        field = {"value": value}
+        if isinstance(value, bytes):  # no text, perhaps
+            field = {"rawValue": base64.b64encode(value).decode()}
+        whole = {"name": name, **field, **self._query}
         if self._call("PUT", "/system/secrets", json=whole, missing=True).status_code == 404:
             self._call("POST", "/system/secrets", json=whole)
 

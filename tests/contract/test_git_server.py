@@ -17,11 +17,12 @@ from typing import Any
 
 import pytest
 
-from local.gitserver import deliver, hook
+from local.gitserver import deliver, heads, hook
 from local.gitserver.event import Update, payload
 from local.gitserver.repository import BareRepository, ensure, owner_id
 from sdk import signature
 from sdk.secrets import Keys
+from sdk.settings import Settings
 from tests.conftest import ROOT
 from tests.repositories import MASTER, Origin
 
@@ -322,3 +323,25 @@ def test_packet_lines_are_read_and_written() -> None:
     assert sink.getvalue() == b"000dversion=10000"
     hook.write(sink, "ng refs/heads/x because")
     assert sink.getvalue().endswith(b"001bng refs/heads/x because")
+
+
+def test_the_head_of_each_repository_is_delivered_again(
+    served: Served, gateway: FakeGateway, secret_folder: Path
+) -> None:
+    """After a restore. One that nothing was pushed to has none; nobody pushes to the platform's own."""
+    events = receiving(gateway, "ok")
+    sha = served.author.commit({"stack.yml": "x"})
+    assert served.push(f"HEAD:{MASTER}").returncode == 0
+    root = served.repository.folder.parent.parent
+    ensure("/bob/empty.git/git-receive-pack", root)
+    BareRepository.at(root / "openfaas-cloud" / "templates.git").create()
+    settings = Settings(gateway_url=gateway.url, secret_mount_path=str(secret_folder))
+    assert heads.deliver(settings, "http://127.0.0.1:8082", root) == (1, [])
+    first, again = events
+    assert json.loads(again.body)["after"] == sha
+    assert json.loads(again.body)["before"] == sha
+    assert again.headers["X-GitHub-Delivery"] != first.headers["X-GitHub-Delivery"]
+    gateway.handlers["gh-push"] = lambda event: {"statusCode": 403, "body": "not for you"}
+    delivered, [problem] = heads.deliver(settings, "", root)
+    assert delivered == 0
+    assert problem.startswith("alice/hello: ")
