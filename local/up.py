@@ -11,7 +11,7 @@ from pathlib import Path
 import docker
 import requests
 
-from . import author, base_image, cgroup, containers, engine, images, restored
+from . import author, base_image, cgroup, containers, engine, firewall, images, restored
 from .engine import FUNCTIONS_NETWORK, LABEL, SYSTEM_NETWORK
 from .errors import CommandError
 from .gateway.secrets import NAME as SECRET
@@ -34,6 +34,7 @@ def up(state: State, advertise: str | None) -> None:
     state.create()  # not before there is an engine: `down` takes a state for a sign of one
     with step("make this machine a Swarm of its own"):
         engine.ensure_swarm(client, state, advertise)
+    firewall.ensure(client)
     with step("get a Python base image"):
         base = base_image.ensure(client)
     with step("build the images of the platform"):
@@ -149,6 +150,7 @@ def _remove_containers(client: docker.DockerClient, state: State) -> None:
     for container in client.containers.list(all=True, filters={"label": ours}):
         container.remove(force=True, v=True)
     engine.leave_swarm(client, state)  # its networks go with it
+    firewall.remove()
     for name in (FUNCTIONS_NETWORK, SYSTEM_NETWORK):
         for network in client.networks.list(names=[name], filters={"label": ours}):
             _retried(network.remove)

@@ -53,6 +53,11 @@ def test_the_engine_that_was_started_is_stopped_or_holds_nothing_of_ours(
         assert not client.secrets.list(filters={"label": "com.openfaas.secret"})
 
 
+def test_no_rule_of_ours_is_left_in_the_packet_filter() -> None:
+    listed = subprocess.run(("iptables", "-S", "DOCKER-USER"), capture_output=True, text=True).stdout
+    assert "127.0.0.0/8" not in listed
+
+
 def test_no_volume_is_left_on_disk() -> None:
     volumes = Path("/var/lib/docker/volumes")
     if volumes.is_dir():

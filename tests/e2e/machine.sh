@@ -23,10 +23,14 @@ else
     mount -t cgroup -o "$option" cgroup "/sys/fs/cgroup/$controller"
   done <"$folder/controllers"
 fi
-for path in /var/lib/docker /var/lib/openfaas-cloud /etc/docker; do
-  mkdir -p "$folder/disk$path"
-  mount --bind "$folder/disk$path" "$path"
+# All of /var/lib: a mount over a folder that somebody else removes would go with it.
+mkdir -p "$folder/disk/var/lib"
+for path in /var/lib/dpkg /var/lib/apt; do
+  mkdir "$folder/disk$path"
+  mount --bind "$path" "$folder/disk$path"
 done
+mount --rbind "$folder/disk/var/lib" /var/lib
+mount --bind "$folder/disk/etc/docker" /etc/docker
 resolv=$(readlink -m /etc/resolv.conf)
 mount -t tmpfs tmpfs /run
 mkdir -p /run/lock /run/sshd "$(dirname "$resolv")"
@@ -36,6 +40,8 @@ mount --bind "$folder/resolv.conf" "$resolv"
 cp /etc/passwd "$folder/passwd"
 grep -q '^sshd:' "$folder/passwd" || echo 'sshd:x:74:74::/run/sshd:/usr/sbin/nologin' >>"$folder/passwd"
 mount --bind "$folder/passwd" /etc/passwd
+echo 'root:*:20000:0:99999:7:::' >"$folder/shadow" # a locked account could not log in by key either
+mount --bind "$folder/shadow" /etc/shadow
 hostname "$name"
 ip link set lo up
 echo ready

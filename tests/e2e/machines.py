@@ -22,8 +22,7 @@ from tests import packages
 from tests.conftest import ROOT
 
 CGROUPS = Path("/sys/fs/cgroup")
-# What a machine has for itself: where nothing is mounted, it would be this machine's.
-_OWN = ("/var/lib/docker", "/var/lib/openfaas-cloud", "/etc/docker")
+_CONFIG = Path("/etc/docker")
 _PREFIX = "test-machine-"
 _NAT, _NAMESERVER = "192.168.127.0/24", "192.168.127.3"
 _LAN = "192.168.128"
@@ -120,10 +119,9 @@ def _machine(name: str, address: str) -> Iterator[Machine]:
     with ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir="/var/tmp"))
         stack.callback(shutil.rmtree, folder)
-        for path in _OWN:
-            if not Path(path).exists():
-                Path(path).mkdir(parents=True)
-                stack.callback(Path(path).rmdir)
+        if not _CONFIG.exists():  # or nothing could be mounted there
+            _CONFIG.mkdir()
+            stack.callback(_CONFIG.rmdir)
         (folder / "disk/etc/docker").mkdir(parents=True)
         (folder / "disk/etc/docker/daemon.json").write_text(_DOCKER)
         groups = stack.enter_context(_control_groups(folder))
@@ -206,3 +204,54 @@ def _way_out(pid: int) -> Iterator[None]:
 def _in_network_of(machine: Machine, *arguments: str) -> None:
     command = ("nsenter", "--target", str(machine.pid), "--net", "ip", *arguments)
     subprocess.run(command, check=True, timeout=30)
+
+
+@contextmanager
+def ssh_server(machine: Machine, key: Path) -> Iterator[None]:
+    """sshd on the machine's own address, for whoever has `key`, which is made here."""
+    packages.fetch("openssh-server", "libwrap0")
+    for file in (key, machine.folder / "host_key"):
+        command = ("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(file))
+        subprocess.run(command, check=True, timeout=30)
+    options = {
+        "ListenAddress": machine.address,
+        "HostKey": str(machine.folder / "host_key"),
+        "AuthorizedKeysFile": f"{key}.pub",
+        "StrictModes": "no",
+        "UsePAM": "no",
+        "PermitRootLogin": "prohibit-password",
+        "PidFile": "none",
+    }
+    helpers = packages.FOLDER / "usr/lib/openssh"
+    for name, program in (("SshdSessionPath", "sshd-session"), ("SshdAuthPath", "sshd-auth")):
+        if (helpers / program).exists():  # since OpenSSH 9.8 and 10
+            options[name] = str(helpers / program)
+    given = [f"-o{name}={text}" for name, text in options.items()]
+    program = str(packages.FOLDER / "usr/sbin/sshd")
+    libraries = f"LD_LIBRARY_PATH={packages.environment()['LD_LIBRARY_PATH']}"
+    with machine.start("env", libraries, program, "-D", "-e", "-f/dev/null", *given) as server:
+        try:
+            until(lambda: _listens(machine, 22), seconds=20, what="the start of sshd")
+            yield
+        finally:
+            server.kill()
+
+
+@contextmanager
+def tunnel(machine: Machine, to: Machine, port: int, key: Path) -> Iterator[None]:
+    """`ssh -N -L` as the docs have it."""
+    options = ("-oStrictHostKeyChecking=no", "-oUserKnownHostsFile=/dev/null", "-oExitOnForwardFailure=yes")
+    forward = ("-N", "-L", f"{port}:127.0.0.1:{port}")
+    with machine.start(
+        "ssh", "-F/dev/null", *options, "-i", str(key), *forward, f"root@{to.address}"
+    ) as client:
+        try:
+            until(lambda: _listens(machine, port), seconds=20, what="the start of the tunnel")
+            yield
+        finally:
+            client.kill()
+
+
+def _listens(machine: Machine, port: int) -> bool:
+    listening = machine.run("ss", "-Hltn", f"sport = :{port}")
+    return bool(listening.strip())

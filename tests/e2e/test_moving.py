@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import docker
@@ -17,6 +18,7 @@ import pytest
 
 from local import images
 from local.calls import Queue
+from local.state import Ports
 
 from . import machines
 from .cloud import Cloud, Repository, handler, stack, until
@@ -25,7 +27,8 @@ from .machines import Machine
 SECRET = 'a "value"\nof two lines'
 OWNER = "mover"
 ABSENT = "mover-is-not-there"
-REGISTRY, GATEWAY, BUILDER, GIT = 5000, 8080, 8081, 8082
+PORTS = vars(Ports())
+REGISTRY, GATEWAY = PORTS["registry_port"], PORTS["gateway_port"]
 
 pytestmark = [
     pytest.mark.skipif(bool(machines.unable()), reason=machines.unable()),
@@ -61,6 +64,19 @@ def ask(machine: Machine, url: str) -> tuple[int, str]:
     return int(status), str(text)
 
 
+CALL_AT_ONCE = """
+from concurrent.futures import ThreadPoolExecutor
+import requests
+
+def call(_):
+    answer = requests.get(f"{state.gateway_url}/function/spread/host", timeout=30)
+    return answer.text if answer.status_code == 200 else ""
+
+with ThreadPoolExecutor(8) as pool:
+    print(json.dumps(sorted(set(pool.map(call, range(24))) - {""})))
+"""
+
+
 def script(machine: Machine, program: str) -> str:
     """What a program prints there that has the gateway and the queue of that machine's cloud."""
     header = (
@@ -77,8 +93,7 @@ def before(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
     cloud.cli("secret", "set", OWNER, "word", stdin=SECRET)
     repo = Repository(cloud, folder / "repository", OWNER, "repo")
     tells = (
-        "import glob, socket\n\ndef handle(event, context):\n"
-        "    if event.path == '/host':\n        return socket.gethostname()\n"
+        "import glob\n\ndef handle(event, context):\n"
         "    [file] = glob.glob('/var/openfaas/secrets/*-word')\n    return open(file).read()\n"
     )
     repo.commit(
@@ -130,10 +145,14 @@ def moved(before: tuple[Path, Repository], engine: docker.DockerClient) -> Itera
         yield Moved(file, repository, first, second, stranger)
 
 
-def load_images(engine: docker.DockerClient, machine: Machine) -> None:
-    """The base image and the platform's, as this machine has them: making them again takes minutes."""
+def start_engine(machine: Machine) -> None:
     start = "from local import engine, state\nengine.started(state.State.here())"
     machine.run(sys.executable, "-c", start)
+
+
+def load_images(engine: docker.DockerClient, machine: Machine) -> None:
+    """The base image and the platform's, as this machine has them: making them again takes minutes."""
+    start_engine(machine)
     names = [name for image in engine.images.list(f"{images.PREFIX}/*") for name in image.tags]
     with subprocess.Popen(("docker", "save", *names), stdout=subprocess.PIPE) as saving:
         subprocess.run(machine.command("docker", "load", "-q"), stdin=saving.stdout, check=True, timeout=300)
@@ -176,7 +195,77 @@ def test_the_queue_is_kept(moved: Moved) -> None:
 
 
 def test_the_author_pushes_on_to_the_same_address(moved: Moved) -> None:
-    moved.repository.commit({"tells/handler.py": handler("moved")})
+    reads = "import socket\n\n\ndef handle(event, context):\n"
+    reads += "    return socket.gethostname() if event.path == '/host' else 'moved'\n"
+    moved.repository.commit({"tells/handler.py": reads})
     told = moved.first.run("git", "push", "cloud", cwd=moved.repository.folder)
     assert "done: everything is live" in told
     assert moved.call("mover-tells") == (200, "moved")
+
+
+@pytest.fixture(scope="module")
+def joined(moved: Moved, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moved]:
+    """`second` is a worker of `first`'s Swarm, by the commands of docs/local-cloud.md."""
+    key = tmp_path_factory.mktemp("ssh") / "key"
+    first, second = moved.first, moved.second
+    start_engine(second)
+    with machines.ssh_server(first, key), machines.tunnel(second, first, REGISTRY, key):
+        token = first.run("docker", "swarm", "join-token", "-q", "worker").strip()
+        second.run("docker", "swarm", "join", "--token", token, f"{first.address}:2377")
+        yield moved
+
+
+def test_a_function_runs_on_the_second_machine_and_answers_through_the_first(joined: Moved) -> None:
+    """Two tasks: Swarm gives each machine one. Each is named by the id of its container."""
+    deploy = (
+        "tells = gateway.get('mover-tells')\n"
+        "gateway.deploy({'service': 'spread', 'image': tells.image, 'secrets': tells.secrets,\n"
+        "    'envProcess': tells.env_process, 'labels': {'com.openfaas.scale.min': '2'}})"
+    )
+    script(joined.first, deploy)
+    hosts: list[str] = []
+
+    def both_answer() -> bool:
+        """Called at once: a connection that is free is used again, and leads to one task."""
+        hosts[:] = json.loads(script(joined.first, CALL_AT_ONCE))
+        return len(hosts) == 2
+
+    until(both_answer, seconds=120, what="an answer of both tasks")
+    for machine in (joined.first, joined.second):
+        containers = machine.run(
+            "docker", "ps", "-q", "--filter", "label=com.openfaas.function=spread"
+        ).split()
+        assert sum(host in containers for host in hosts) == 1
+
+
+def test_a_push_goes_live_where_there_are_two_machines(joined: Moved) -> None:
+    joined.repository.commit({"tells/handler.py": handler("of two")})
+    told = joined.first.run("git", "push", "cloud", cwd=joined.repository.folder)
+    assert "done: everything is live" in told
+    assert joined.call("mover-tells") == (200, "of two")
+
+
+def test_no_other_machine_reaches_what_is_on_the_loopback_address(joined: Moved) -> None:
+    """Neither at an address of its own, nor by a route to where its container is."""
+    first, second, stranger = joined.first, joined.second, joined.stranger
+    for port in PORTS.values():
+        assert reaches(first, "127.0.0.1", port)
+        assert not reaches(second, first.address, port)
+        assert not reaches(stranger, first.address, port)
+    assert reaches(second, "127.0.0.1", REGISTRY), "its tunnel"
+    assert not reaches(stranger, second.address, REGISTRY)
+    template = "{{(index .IPAM.Config 0).Subnet}}"
+    subnet = ip_network(
+        first.run("docker", "network", "inspect", "docker_gwbridge", "--format", template).strip()
+    )
+    stranger.run("ip", "route", "replace", str(subnet), "via", first.address)
+    for service, port in (("registry", 5000), ("of-builder", 8080), ("gateway", 8080), ("git-server", 8081)):
+        listed = first.run("docker", "exec", f"openfaas-cloud-{service}", "hostname", "-I").split()
+        [address] = [address for address in listed if ip_address(address) in subnet]
+        assert reaches(first, address, port)
+        assert not reaches(stranger, address, port), f"{service} is reached by a route"
+
+
+def reaches(machine: Machine, address: str, port: int) -> bool:
+    program = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 2)"
+    return machine.tried(sys.executable, "-c", program, address, str(port)).returncode == 0

@@ -230,6 +230,7 @@ def test_an_up_whose_containers_do_not_start_decides_no_ports(
     monkeypatch.setattr(images, "ensure", lambda client, base: TAGS)
     monkeypatch.setattr(containers, "ensure", failing)
     monkeypatch.setattr("local.cgroup.ensure", lambda client: "")
+    monkeypatch.setattr("local.firewall.ensure", lambda client: None)
     with pytest.raises(CommandError):
         machine.up(state, None)
     assert not state.exists
