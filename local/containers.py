@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -16,10 +17,13 @@ from . import images
 from .engine import FUNCTIONS_NETWORK, LABEL, SYSTEM_NETWORK
 from .errors import CommandError
 from .state import BUILDER_SECRETS, State
+from .steps import until
 
 SOCKET = "/var/run/docker.sock"
 CONFIG = f"{LABEL}.config"
 _NETWORK_SECONDS = 15
+_WAITED_SECONDS = 60
+_NEXT = "-next"  # the name's end of one that is to replace another
 SECRETS_PATH = "/var/openfaas/secrets"
 # Where faas-cli and others may push, in the registry.
 CLIENTS = "ci"
@@ -27,7 +31,11 @@ CLIENTS = "ci"
 
 @dataclass(frozen=True)
 class Service:
-    """One container: `alias` is its name on the networks, `port` its own port, published on loopback."""
+    """One container: `alias` is its name on the networks, `port` its own port, published on loopback.
+
+    When it is replaced, it first goes on until no program named `waits_for` runs in it, and then has
+    `stop_seconds` to end.
+    """
 
     alias: str
     image: str
@@ -38,6 +46,8 @@ class Service:
     volumes: Mapping[str, str] = field(default_factory=dict)
     secrets: tuple[str, ...] = ()
     engine_socket: bool = False
+    waits_for: str = ""
+    stop_seconds: int = 10
 
     @property
     def name(self) -> str:
@@ -59,6 +69,7 @@ def services(state: State, tags: Mapping[str, str], cgroup_parent: str) -> tuple
             environment={"gateway_url": "http://gateway:8080", "retention": "delete", "keep": "20"},
             volumes={"openfaas-cloud-registry": "/var/lib/registry"},
             secrets=("basic-auth-user", "basic-auth-password"),
+            stop_seconds=40,  # over the draintimeout of registry/config.yml
         ),
         Service(
             alias="of-builder",
@@ -92,6 +103,7 @@ def services(state: State, tags: Mapping[str, str], cgroup_parent: str) -> tuple
             environment={"PUBLIC_URL": state.git_url},
             volumes={"openfaas-cloud-git": "/srv/git"},
             secrets=("basic-auth-user", "basic-auth-password", "github-webhook-secret"),
+            waits_for="proc-receive",  # a push, which git-tar fetches from here before it ends
         ),
     )
 
@@ -102,10 +114,12 @@ def ensure(client: docker.DockerClient, service: Service, state: State) -> None:
     An `up` may have ended after any of the steps, so each looks for itself whether it is done.
     """
     container = find(client, service.name)
-    if container and container.labels.get(CONFIG) != service.digest():
-        container.remove(force=True)
-        container = None
-    container = container or _create(client, service, state)
+    if left := find(client, service.name + _NEXT):
+        left.remove(force=True)
+    if not container:
+        container = _create(client, service, state, service.name)
+    elif container.labels.get(CONFIG) != service.digest():
+        container = _replace(client, container, service, state)
     if container.status != "running":
         _start(container, service)
         container.reload()
@@ -122,10 +136,30 @@ def find(client: docker.DockerClient, name: str) -> Container | None:
         return None
 
 
-def _create(client: docker.DockerClient, service: Service, state: State) -> Container:
+def _replace(client: docker.DockerClient, old: Container, service: Service, state: State) -> Container:
+    """The new one is made before the old one is stopped: so nobody answers for as short as can be."""
+    new = _create(client, service, state, service.name + _NEXT)
+    if service.waits_for:
+        with suppress(CommandError):  # others have come meanwhile
+            until(lambda: not _runs(old, service.waits_for), seconds=_WAITED_SECONDS, what="its end")
+    old.stop(timeout=service.stop_seconds)
+    old.remove(force=True)
+    new.rename(service.name)
+    return new
+
+
+def _runs(container: Container, program: str) -> bool:
+    try:
+        rows = container.top(ps_args="-eo pid,args")["Processes"] or ()
+    except docker.errors.APIError:  # it does not run
+        return False
+    return any(program in " ".join(row) for row in rows)
+
+
+def _create(client: docker.DockerClient, service: Service, state: State, name: str) -> Container:
     return client.containers.create(
         service.image,
-        name=service.name,
+        name=name,
         detach=True,
         init=True,
         labels={LABEL: "1", CONFIG: service.digest()},

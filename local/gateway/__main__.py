@@ -11,6 +11,10 @@ from sdk.settings import read
 from .app import SERVER, Gateway
 from .settings import Settings
 
+# Calls that are being made when it is told to stop have so long to end.
+SHUTDOWN_SECONDS = 5
+
 logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
 settings = read(Settings)
-web.run_app(Gateway(settings).app(), port=settings.port, access_log=None, **SERVER)
+app = Gateway(settings).app()
+web.run_app(app, port=settings.port, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS, **SERVER)

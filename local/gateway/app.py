@@ -90,7 +90,12 @@ class Gateway:
             ]
         )
         app.cleanup_ctx.append(self._run)
+        app.on_shutdown.append(self._end_logs)
         return app
+
+    async def _end_logs(self, app: web.Application) -> None:
+        """Who follows a log would keep the gateway from stopping for as long as it waits for calls."""
+        self.logs.end()
 
     async def healthz(self, request: web.Request) -> web.Response:
         return web.Response()

@@ -13,8 +13,9 @@ import os
 import re
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 import aiohttp
 import msgspec
@@ -46,9 +47,15 @@ class Logs:
         self._engine = aiohttp.ClientSession(
             "http://engine", connector=connector, timeout=aiohttp.ClientTimeout(total=None, connect=5)
         )
+        self._readers: set[asyncio.Task[Any]] = set()
 
     async def close(self) -> None:
         await self._engine.close()
+
+    def end(self) -> None:
+        """Cut off who reads now."""
+        for reader in self._readers:
+            reader.cancel()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         query = request.query
@@ -64,11 +71,22 @@ class Logs:
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         await response.prepare(request)
         lines = self._followed(name, options) if follow else self._so_far(name, options)
-        async with contextlib.aclosing(lines):
-            async for entry in lines:
-                await response.write(msgspec.json.encode(entry) + b"\n")
+        with self._reading():
+            async with contextlib.aclosing(lines):
+                async for entry in lines:
+                    await response.write(msgspec.json.encode(entry) + b"\n")
         await response.write_eof()
         return response
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        task = asyncio.current_task()
+        assert task
+        self._readers.add(task)
+        try:
+            yield
+        finally:
+            self._readers.discard(task)
 
     async def _so_far(self, name: str, options: dict[str, str]) -> AsyncGenerator[Entry, None]:
         """Of all tasks, by time; with `tail`, the last lines of all of them together."""

@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,6 +16,7 @@ from sdk import messages, records, secrets
 from sdk.errors import CloudError
 from sdk.gateway import Gateway
 from sdk.records import QUEUE_STAGE, Record
+from sdk.sessions import persistently
 from sdk.settings import Settings
 
 from ..calls import FAILED, Queue
@@ -28,6 +29,7 @@ from .repository import ROOT, BareRepository
 # gh-push's own record is its answer.
 FOLLOWED = ("git-tar", "buildshiprun", "garbage-collect")
 ANSWER_SECONDS = 15
+GATEWAY_SECONDS = 30
 FOLLOW_SECONDS = 20 * 60
 QUEUE_SECONDS = 5
 # After so much silence, what is waited for is shown.
@@ -43,13 +45,20 @@ def deliver(repository: BareRepository, update: Update, settings: Settings, publ
     say(f"{repository.owner}/{repository.name} at {update.after[:10]}")
     try:
         follower = follow(gateway, started, headers["X-GitHub-Delivery"])
-        answer = messages.decode(gateway.invoke("gh-push", body, headers, ANSWER_SECONDS), dict[str, object])
+        answer = messages.decode(sent(gateway, body, headers), dict[str, object])
     except CloudError as error:
         return f"gh-push did not take the event: {error.message}"
     if "ignored" in answer:
         say(f"ignored: {answer['ignored']}")
         return ""
     return shown(follower, Timeline(started), update.after, headers["X-GitHub-Delivery"])
+
+
+def sent(gateway: Gateway, body: bytes, headers: Mapping[str, str]) -> bytes:
+    """gh-push's answer to the event. Twice is no harm: a gateway that is replaced is waited for."""
+    return persistently(
+        lambda: gateway.invoke("gh-push", body, headers, ANSWER_SECONDS), seconds=GATEWAY_SECONDS
+    )
 
 
 def shown(follower: Iterable[Record | None], timeline: Timeline, sha: str, delivery: str) -> str:

@@ -17,7 +17,7 @@ from sdk.gateway import Gateway
 from sdk.settings import Settings
 
 from . import event
-from .deliver import ANSWER_SECONDS
+from .deliver import sent
 from .event import Update
 from .repository import PLATFORM, ROOT, BareRepository
 
@@ -37,7 +37,7 @@ def deliver(settings: Settings, public_url: str, root: Path = ROOT) -> tuple[int
         update = Update(head, head, BRANCH)
         body, headers = event.signed(event.payload(repository, update, public_url=public_url), keys)
         try:
-            gateway.invoke("gh-push", body, headers, ANSWER_SECONDS)
+            sent(gateway, body, headers)
             delivered += 1
         except CloudError as error:
             problems.append(f"{repository.owner}/{repository.name}: {error.message}")

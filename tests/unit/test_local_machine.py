@@ -28,6 +28,7 @@ class FakeContainer:
     ) -> None:
         self.engine, self.name, self.labels, self.port = engine, name, labels, port
         self.networks = {network}
+        self.busy: list[str] = []
         self.state = "created"
         self.reload()
 
@@ -40,6 +41,18 @@ class FakeContainer:
             raise docker.errors.APIError("500", explanation=TAKEN)
         self.state = "running"
 
+    def top(self, ps_args: str) -> Mapping[str, Any]:
+        return {"Processes": [["1", "lighttpd"], *([["2", self.busy.pop()]] if self.busy else [])]}
+
+    def stop(self, timeout: int) -> None:
+        assert not self.busy, "it was stopped in the middle"
+        self.state = "exited"
+
+    def rename(self, name: str) -> None:
+        assert name not in self.engine.running
+        self.engine.running[name] = self.engine.running.pop(self.name)
+        self.name = name
+
     def remove(self, force: bool) -> None:
         del self.engine.running[self.name]
 
@@ -51,6 +64,7 @@ class FakeEngine:
         self.running: dict[str, FakeContainer] = {}
         self.taken_ports: set[int] = set()
         self.interrupted = False
+        self.fails_to_create = False
         self.image_tags: dict[str, set[str]] = {}
         self.used: set[str] = set()
         self.api = SimpleNamespace(create_endpoint_config=lambda aliases: {"Aliases": aliases})
@@ -66,6 +80,9 @@ class FakeEngine:
 
     def create(self, image: str, name: str, labels: Mapping[str, str], **rest: Any) -> FakeContainer:
         [(_, port)] = rest["ports"].values()
+        if self.fails_to_create:
+            raise docker.errors.APIError("500", explanation="no space left on device")
+        assert name not in self.running
         self.running[name] = FakeContainer(self, name, labels, rest["network"], port)
         return self.running[name]
 
@@ -139,6 +156,46 @@ def test_a_port_that_is_taken_at_the_first_up_can_be_changed(
     container = ensure(fake, state)
     assert is_complete(container)
     assert container.port == 9080
+
+
+def test_a_changed_one_replaces_the_one_that_runs_and_leaves_nothing(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeEngine()
+    old = ensure(fake, state)
+    monkeypatch.setitem(TAGS, "gateway", "g2")
+    fake.create(
+        "g2", "openfaas-cloud-gateway-next", {}, ports={"": ("", 1)}, network=""
+    )  # of one that was killed
+    new = ensure(fake, state)
+    assert new is not old
+    assert is_complete(new)
+    assert set(fake.running) == {"openfaas-cloud-gateway"}
+
+
+def test_one_that_others_wait_for_is_not_replaced_before(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeEngine()
+    git_server = containers.services(state, TAGS, "builds")[-1]
+    containers.ensure(fake, git_server, state)  # type: ignore[arg-type]
+    fake.running[git_server.name].busy = 3 * ["/usr/bin/python3 /app/hooks/proc-receive"]
+    monkeypatch.setitem(TAGS, "git-server", "s2")
+    containers.ensure(fake, containers.services(state, TAGS, "builds")[-1], state)  # type: ignore[arg-type]
+    assert set(fake.running) == {git_server.name}
+
+
+def test_what_runs_goes_on_if_its_successor_cant_be_made(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeEngine()
+    old = ensure(fake, state)
+    monkeypatch.setitem(TAGS, "gateway", "g2")
+    fake.fails_to_create = True
+    with pytest.raises(docker.errors.APIError):
+        ensure(fake, state)
+    assert is_complete(old)
+    assert fake.running == {"openfaas-cloud-gateway": old}
 
 
 def test_an_up_that_was_interrupted_before_the_second_network_is_ended_by_the_next(state: State) -> None:
