@@ -13,9 +13,8 @@ import os
 import re
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any
 
 import aiohttp
 import msgspec
@@ -47,15 +46,14 @@ class Logs:
         self._engine = aiohttp.ClientSession(
             "http://engine", connector=connector, timeout=aiohttp.ClientTimeout(total=None, connect=5)
         )
-        self._readers: set[asyncio.Task[Any]] = set()
+        self._is_ending = False
 
     async def close(self) -> None:
         await self._engine.close()
 
     def end(self) -> None:
-        """Cut off who reads now."""
-        for reader in self._readers:
-            reader.cancel()
+        """End what is followed now; a reader that wants more comes again."""
+        self._is_ending = True
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         query = request.query
@@ -71,22 +69,11 @@ class Logs:
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         await response.prepare(request)
         lines = self._followed(name, options) if follow else self._so_far(name, options)
-        with self._reading():
-            async with contextlib.aclosing(lines):
-                async for entry in lines:
-                    await response.write(msgspec.json.encode(entry) + b"\n")
+        async with contextlib.aclosing(lines):
+            async for entry in lines:
+                await response.write(msgspec.json.encode(entry) + b"\n")
         await response.write_eof()
         return response
-
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[None]:
-        task = asyncio.current_task()
-        assert task
-        self._readers.add(task)
-        try:
-            yield
-        finally:
-            self._readers.discard(task)
 
     async def _so_far(self, name: str, options: dict[str, str]) -> AsyncGenerator[Entry, None]:
         """Of all tasks, by time; with `tail`, the last lines of all of them together."""
@@ -104,7 +91,7 @@ class Logs:
             yield entry
 
     async def _followed(self, name: str, options: dict[str, str]) -> AsyncGenerator[Entry, None]:
-        """Every task's lines until the reader goes; new tasks join in."""
+        """Every task's lines until the reader or the gateway goes; new tasks join in."""
         queue: asyncio.Queue[Entry] = asyncio.Queue(_QUEUED_LINES)
         readers: dict[str, asyncio.Task[None]] = {}
 
@@ -113,7 +100,7 @@ class Logs:
                 await queue.put(entry)
 
         try:
-            while True:
+            while not self._is_ending:
                 sources = await self._sources(name, age=_LOOK_SECONDS)
                 for generation, task in sources:
                     if task.id not in readers:

@@ -64,6 +64,12 @@ async def reading(
     reader = Logs(functions)
     front = web.Application()
     front.router.add_get("/system/logs", reader.handle)
+
+    async def end(request: web.Request) -> web.Response:
+        reader.end()
+        return web.Response()
+
+    front.router.add_post("/end", end)
     try:
         async with TestClient(TestServer(front)) as client:
             yield client
@@ -148,3 +154,15 @@ def test_a_task_that_starts_later_joins_what_is_followed(tmp_path: Path) -> None
         return found
 
     assert ended(follow()) == ["old 1", "old 2", "new 1", "new 2"]
+
+
+def test_who_follows_a_log_keeps_no_gateway_from_stopping(tmp_path: Path) -> None:
+    async def to_its_end() -> None:
+        async with reading(tmp_path, [a_task("old")]) as client:
+            answer = await client.get("/system/logs?name=f&follow=true")
+            assert await answer.content.readline()
+            await client.post("/end")
+            while await answer.content.readline():
+                pass
+
+    ended(to_its_end())
