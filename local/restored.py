@@ -19,6 +19,7 @@ from sdk.errors import CloudError, Superseded
 from sdk.gateway import Gateway
 
 from . import archive
+from .errors import CommandError
 from .state import State
 from .steps import console
 
@@ -47,9 +48,10 @@ def heads(client: docker.DockerClient, state: State) -> None:
     git_server = client.containers.get("openfaas-cloud-git-server")
     code, output = git_server.exec_run(["python3", "-m", "local.gitserver.heads"])
     assert isinstance(output, bytes)
+    if code:
+        raise CommandError(f"the heads of repositories can't be delivered:\n{output.decode().strip()}")
     console.print(output.decode().strip(), soft_wrap=True)
-    if code == 0:
-        shutil.rmtree(state.restored_folder)
+    shutil.rmtree(state.restored_folder)
 
 
 def _deploy(gateway: Gateway, file: Path) -> str:

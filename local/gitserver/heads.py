@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,5 +53,4 @@ if __name__ == "__main__":
     count, failed = deliver(Settings.read(), os.environ.get("PUBLIC_URL", ""))
     print(f"heads of {count} repositories are delivered again: what is live already stays as it is")
     for line in failed:
-        print(line)
-    sys.exit(1 if failed else 0)
+        print(f"{line}; `python -m local retry` in a clone of it tries again")

@@ -6,6 +6,7 @@ which ends with the process that made it, even if that is killed.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shlex
 import shutil
@@ -23,7 +24,7 @@ from tests.conftest import ROOT
 
 CGROUPS = Path("/sys/fs/cgroup")
 _CONFIG = Path("/etc/docker")
-_PREFIX = "test-machine-"
+_DISKS, _PREFIX = Path("/var/tmp"), "test-machine-"
 _NAT, _NAMESERVER = "192.168.127.0/24", "192.168.127.3"
 _LAN = "192.168.128"
 _DOCKER = '{"features": {"containerd-snapshotter": true}}\n'
@@ -97,6 +98,7 @@ class Machine:
 @contextmanager
 def machines(*names: str) -> Iterator[tuple[Machine, ...]]:
     """Machines on one switch, each with a way out to the internet; the switch is in the last of them."""
+    _remove_left()
     with ExitStack() as stack:
         made = tuple(
             stack.enter_context(_machine(name, f"{_LAN}.{number}"))
@@ -114,11 +116,33 @@ def machines(*names: str) -> Iterator[tuple[Machine, ...]]:
         yield made
 
 
+def _locked(folder: Path) -> int:
+    """As long as it is open, the machine is somebody's; `BlockingIOError` if it is already."""
+    file = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        raise
+    return file
+
+
+def _remove_left() -> None:
+    """What a process that was killed could not remove: its machines have ended with it."""
+    for folder in _DISKS.glob(f"{_PREFIX}*"):
+        with suppress(BlockingIOError):
+            os.close(_locked(folder))
+            for group in (CGROUPS / folder.name, *CGROUPS.glob(f"*/{folder.name}")):
+                _removed(group)
+            shutil.rmtree(folder)
+
+
 @contextmanager
 def _machine(name: str, address: str) -> Iterator[Machine]:
     with ExitStack() as stack:
-        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir="/var/tmp"))
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_DISKS))
         stack.callback(shutil.rmtree, folder)
+        stack.callback(os.close, _locked(folder))
         if not _CONFIG.exists():  # or nothing could be mounted there
             _CONFIG.mkdir()
             stack.callback(_CONFIG.rmdir)

@@ -16,7 +16,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from local import images
+from local import archive, images
 from local.calls import Queue
 from local.state import Ports
 
@@ -181,6 +181,9 @@ def test_functions_answer_as_before_and_know_their_secrets(moved: Moved) -> None
 
 
 def test_the_push_that_the_backup_fell_into_ends_live(moved: Moved) -> None:
+    held = {str(path) for path, _ in archive.check(moved.file).files()}
+    assert "functions/mover-tells.json" in held
+    assert "functions/mover-late.json" not in held, "it was live already"
     until(lambda: moved.call("mover-late") == (200, "at last"), seconds=120, what="the late function")
 
 
