@@ -103,7 +103,7 @@ def services(state: State, tags: Mapping[str, str], cgroup_parent: str) -> tuple
             environment={"PUBLIC_URL": state.git_url},
             volumes={"openfaas-cloud-git": "/srv/git"},
             secrets=("basic-auth-user", "basic-auth-password", "github-webhook-secret"),
-            waits_for="proc-receive",  # a push, which git-tar fetches from here before it ends
+            waits_for="receive-pack",  # a push, which git-tar fetches from here before it ends
         ),
     )
 

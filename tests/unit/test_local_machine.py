@@ -179,7 +179,7 @@ def test_one_that_others_wait_for_is_not_replaced_before(
     fake = FakeEngine()
     git_server = containers.services(state, TAGS, "builds")[-1]
     containers.ensure(fake, git_server, state)  # type: ignore[arg-type]
-    fake.running[git_server.name].busy = 3 * ["/usr/bin/python3 /app/hooks/proc-receive"]
+    fake.running[git_server.name].busy = 3 * ["git receive-pack --stateless-rpc ."]
     monkeypatch.setitem(TAGS, "git-server", "s2")
     containers.ensure(fake, containers.services(state, TAGS, "builds")[-1], state)  # type: ignore[arg-type]
     assert set(fake.running) == {git_server.name}
