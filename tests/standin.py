@@ -38,7 +38,7 @@ _OPTIONS: Mapping[str, frozenset[str]] = {
     "helm": frozenset("--install --namespace --create-namespace --values --set --wait".split()),
     "faas-cli": frozenset("--from-file --username --password-stdin".split()),
     "docker": frozenset(
-        "--file --tag --detach --name --restart --init --network --volume --env --quiet".split()
+        "--file --tag --detach --name --restart --init --network --volume --env --quiet --filter".split()
     ),
     "curl": frozenset({"--fail"}),
 }
