@@ -26,7 +26,7 @@ from .platform import Api, Control, deployment, names
 from .verdict import Answers, Finding
 from .witness import Caller, Canaries, Records
 
-ROUND_SECONDS = 3.5
+ROUND_SECONDS = 3.0
 _SHOWN_RECORDS = 12
 _TAKEOVER_SECONDS, _SETTLED_SECONDS = 15, 60
 _RECORDS_SECONDS = 2  # a record may be that long on its way
