@@ -17,7 +17,8 @@ class Change:
 
 
 PLANTS: Mapping[str, tuple[Change, ...]] = {
-    # git-tar believes that the head is still where it was when the pass began, before it collects and after.
+    # git-tar believes that the head is still where it was when the pass began: while it ships (the watch over
+    # builds would nearly always find it out), before it collects, and after.
     "no-check": (
         Change(
             "git-tar/converge.py",
@@ -25,6 +26,7 @@ PLANTS: Mapping[str, tuple[Change, ...]] = {
             'if passed.outcome != "superseded":',
         ),
         Change("git-tar/converge.py", "    if branch.head() != head:\n", "    if not head:\n"),
+        Change("git-tar/overtaken.py", "self.has_moved = self.head() != self.sha", "self.has_moved = False"),
     ),
     # The functions to keep are those of the first push that this process has seen.
     "stale-list": (

@@ -173,7 +173,7 @@ class Run:
         for fault in at.faults:
             self._later(begun + fault.at, self._fault, fault)
         if at.takeover:
-            self._later(begun, self._take_over, at.takeover)
+            self._later(begun, self._take_over, at.number, at.takeover)
         for task in moved:
             task.result()
         time.sleep(max(0, begun + ROUND_SECONDS - time.monotonic()))
@@ -193,7 +193,7 @@ class Run:
     def _deliver(self, repository: Repository, move: Move) -> None:
         repository.author.deliver(move)
 
-    def _take_over(self, takeover: Takeover) -> None:
+    def _take_over(self, number: int, takeover: Takeover) -> None:
         """The operator deploys something of his own over a version that fails."""
         repository = self.repositories[takeover.repo]
         service, api = repository.service(takeover.function), Api(self.state)
@@ -209,6 +209,8 @@ class Run:
                     # What the gateway still takes away of the version before is no write by anybody.
                     quiet.until_settled(self.engine, time.monotonic() + _SETTLED_SECONDS, service)
                     self.canaries.add(service)
+                    if (api.status(service) or {}).get("labels"):  # the operator's has none
+                        self._found("foreign", number, f"{service}: what the operator deployed is gone")
                     return
             time.sleep(0.05)
 
