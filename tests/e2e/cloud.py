@@ -64,6 +64,12 @@ class Cloud:
     def container(self, name: str) -> Container:
         return self.engine.containers.get(f"openfaas-cloud-{name}")
 
+    def deployed(self, name: str) -> str:
+        """Names what is deployed as `name`."""
+        found = self.gateway.get(name)
+        assert found
+        return found.etag
+
     def names(self) -> set[str]:
         return {function.name for function in self.gateway.list()}
 

@@ -92,7 +92,7 @@ def hostile(repo: Repository) -> None:
 def test_a_repository_that_tries_every_trick_gets_nothing(
     cloud: Cloud, repository: Make, owner: str, tmp_path: Path
 ) -> None:
-    repo, before = repository(), cloud.gateway.get("git-tar")
+    repo, before = repository(), cloud.deployed("git-tar")
     hostile(repo)
     code, told = repo.push()
     assert code != 0
@@ -103,8 +103,10 @@ def test_a_repository_that_tries_every_trick_gets_nothing(
     assert "Traceback" not in told
     assert {name for name in cloud.names() if name.startswith(f"{owner}-")} == {f"{owner}-good"}
     assert repo.call("good") == (200, "fine")
-    assert cloud.gateway.get("git-tar") == before
-    labels = (cloud.gateway.get(f"{owner}-good") or before).labels or {}  # type: ignore[union-attr]
+    assert cloud.deployed("git-tar") == before
+    good_one = cloud.gateway.get(f"{owner}-good")
+    assert good_one
+    labels = good_one.labels or {}
     assert labels["com.openfaas.cloud.git-owner"] == owner
     assert not {"role", "Git-Owner"} & set(labels)
     good = set(names_in_image(cloud, f"{owner}-good", tmp_path))

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from local.gateway.swarm import FUNCTION, LIVE, STATE
 from local.state import State
 from sdk import secrets, signature
 from sdk.builder import Builder
@@ -209,8 +210,13 @@ def test_the_log_is_of_all_containers_however_often_it_is_read(cloud: Cloud, rep
         lines = cloud.gateway.logs(service, since, follow=False, read_seconds=30)
         return {line.strip() for line in lines if "began" in line}
 
+    def is_proven() -> bool:
+        (found,) = cloud.engine.services.list(filters={"label": f"{FUNCTION}={service}"})
+        return bool(found.attrs["Spec"]["Labels"][STATE] == LIVE)
+
+    until(is_proven, what="the end of its probation")  # until then, a death is its last
     for deaths in (1, 2):
-        for container in cloud.engine.containers.list(filters={"label": f"com.openfaas.function={service}"}):
+        for container in cloud.engine.containers.list(filters={"label": f"{FUNCTION}={service}"}):
             container.kill("SIGKILL")
         until(lambda deaths=deaths: len(begun()) == deaths + 1, what="the log of the next container")  # type: ignore[misc]
     assert [len(begun()) for _ in range(20)] == [3] * 20

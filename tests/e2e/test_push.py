@@ -63,7 +63,7 @@ def test_functions_are_added_renamed_and_removed_and_nothing_else_is_touched(
     repo, neighbour = repository("repo"), repository("neighbour")
     neighbour.functions(canary="tweet")
     assert neighbour.push()[0] == 0
-    canary = repo.cloud.gateway.get(neighbour.service("canary"))
+    canary = repo.cloud.deployed(neighbour.service("canary"))
     repo.functions(one="1")
     assert repo.push()[0] == 0
     repo.functions(one="1", two="2")
@@ -88,7 +88,7 @@ def test_functions_are_added_renamed_and_removed_and_nothing_else_is_touched(
     assert "tidied up" in told
     mine = {name for name in repo.cloud.names() if name.startswith(f"{owner}-")}
     assert mine == {repo.service("one"), repo.service("three"), repo.service("canary")}
-    assert repo.cloud.gateway.get(neighbour.service("canary")) == canary
+    assert repo.cloud.deployed(neighbour.service("canary")) == canary
     assert neighbour.call("canary") == (200, "tweet")
 
 

@@ -263,12 +263,12 @@ def test_a_link_to_the_platforms_secrets_ships_nothing(link: str, repository: Ma
 def test_the_platforms_functions_cannot_be_overwritten_by_a_name(repository: Make, owner: str) -> None:
     """Flaw 3: owner `git` with function `tar` was git-tar."""
     repo = repository(f"repo-{owner}", "git")
-    before = repo.cloud.gateway.get("git-tar")
+    before = repo.cloud.deployed("git-tar")
     repo.functions(tar="evil")
     code, told = repo.push()
     assert code != 0
     assert "'git-tar' is the name of a part of the platform" in told
-    assert repo.cloud.gateway.get("git-tar") == before
+    assert repo.cloud.deployed("git-tar") == before
 
 
 def test_pushes_come_in_by_the_authors_port_only(cloud: Cloud) -> None:
