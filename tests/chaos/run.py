@@ -29,6 +29,7 @@ from .witness import Caller, Canaries, Records
 ROUND_SECONDS = 3.0
 _SHOWN_RECORDS = 12
 _TAKEOVER_SECONDS, _SETTLED_SECONDS = 15, 60
+_NOTICED_SECONDS = 0.5  # by then buildshiprun, too, knows that a version has failed, and reads its log
 _RECORDS_SECONDS = 2  # a record may be that long on its way
 
 
@@ -202,6 +203,7 @@ class Run:
             with suppress(requests.RequestException):  # the gateway is away just now
                 status = api.status(service)
                 if status and status.get("failure"):
+                    time.sleep(_NOTICED_SECONDS)
                     other = api.status(f"{self.prefix}-a-x")
                     assert other
                     self.taken[service] = repository
