@@ -32,8 +32,15 @@ def handle(event: Event, context: Any) -> Answer:
         asked = messages.unseal(body, "garbage-collect", Inventory, max_age=age)
         return answer(200, inventory(asked, settings))
     request = messages.unseal(body, "garbage-collect", Collect, max_age=age)
-    path = naming.repository_path(request.scm, request.owner_id, request.repo_id)
-    subject = Subject(request.delivery, request.owner, request.repo, request.sha, path)
+    subject = Subject(
+        request.delivery,
+        request.owner,
+        request.repo,
+        request.sha,
+        request.scm,
+        request.owner_id,
+        request.repo_id,
+    )
     with records.stage("collect", subject) as told:
         return answer(200, tidy(request, settings, told))
 
@@ -58,6 +65,8 @@ def tidy(request: Collect, settings: Settings, told: Stage) -> Mapping[str, Any]
         return {"removed": [], "would_remove": names}
     removed, failed = collect(doomed, request)
     told.log = [f"removed {name}" for name in removed]
+    # Every few minutes, for every repository, there is nothing to delete.
+    told.silent = not doomed and request.delivery.startswith(records.RECONCILE)
     if failed:
         reasons = "; ".join(sorted({error.message for error in failed.values()}))
         said = f"could not be deleted: {', '.join(sorted(failed))}: {reasons}"

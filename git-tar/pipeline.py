@@ -157,6 +157,7 @@ class Pipeline:
 
     def _checkout(self, sha: str, work: Path) -> tuple[Path, Stack]:
         with records.stage("fetch", self._subject(sha)) as told, disk.checked():
+            told.silent = self.push.periodic  # every few minutes, for every repository
             folder = self._fetched(sha, work / "tree", told.log)
         return folder, read_stack(folder, self.settings.functions_limit)
 
@@ -186,7 +187,8 @@ class Pipeline:
         name = naming.qualified(function.name, function.namespace)
         try:
             watch.check()
-            with records.stage("shrinkwrap", self._subject(tree.sha), function.name), disk.checked():
+            with records.stage("shrinkwrap", self._subject(tree.sha), function.name) as told, disk.checked():
+                told.silent = self.push.periodic
                 tar = pack(function, tree, work / f"{function.name}.tar", self.settings, self.keys)
             try:
                 return self._send(tar, name, watch)

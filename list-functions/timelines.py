@@ -6,15 +6,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from .sdk.records import TERMINAL_STAGE, Record
+from .sdk.records import RECONCILE, TERMINAL_STAGE, Record, changed_nothing
 
 # Nothing is heard of a push for so long: then no end of it will come.
 LOST_SECONDS = 1800
-PERIODIC = "reconcile-"
 GOOD = ("ok", "unchanged")
 BAD = ("failed", "refused", "lost")
 OPEN = ("queued", "running", "waiting")
 _GIT_TAR = ("fetch", "shrinkwrap", TERMINAL_STAGE)
+_OF_FUNCTIONS = ("queue", "shrinkwrap", "check", "build", "deploy")
+# A repository may be tidied up, or leave, without a push.
+_NO_PUSH = ("collect", "leave", "reconcile")
 
 Stages = Mapping[str, Record]
 
@@ -63,6 +65,12 @@ class Push:
     error: str = ""
     steps: tuple[Step, ...] = ()
     parts: tuple[Part, ...] = ()
+    tidied: tuple[str, ...] = ()
+
+    @property
+    def is_by_reconcile(self) -> bool:
+        """Whether nobody pushed."""
+        return self.delivery.startswith(RECONCILE)
 
     @property
     def is_open(self) -> bool:
@@ -74,24 +82,18 @@ class Push:
             return "now"
         return "done" if self.outcome == "ok" else "failed" if self.outcome in BAD else "skipped"
 
-    @property
-    def is_quiet(self) -> bool:
-        """Whether reconcile has only seen that all is as it should be."""
-        changed = any(part.said != "unchanged" for part in self.parts)
-        return self.delivery.startswith(PERIODIC) and self.outcome in ("ok", "skipped") and not changed
-
 
 def pushes(records: Iterable[Record], owner: str, now: float) -> list[Push]:
     """The pushes of `owner` (`<scm>/<id>`, empty for everybody's), the newest first."""
     theirs = [each for each in records if each.path and (not owner or each.path.startswith(f"{owner}/"))]
     theirs.sort(key=lambda each: (each.delivery, each.path, each.time))
-    groups = groupby(theirs, key=lambda each: (each.delivery, each.path))
-    found = [_push(list(group), now) for _, group in groups]
-    return sorted(
-        (push for push in found if not push.is_quiet),
-        key=lambda push: (push.begun, push.delivery),
-        reverse=True,
-    )
+    groups = [list(group) for _, group in groupby(theirs, key=lambda each: (each.delivery, each.path))]
+    found = [_push(group, now) for group in groups if _is_shown(group)]
+    return sorted(found, key=lambda push: (push.begun, push.delivery), reverse=True)
+
+
+def _is_shown(records: Sequence[Record]) -> bool:
+    return any(each.stage not in _NO_PUSH for each in records) and not changed_nothing(records)
 
 
 def _push(records: Sequence[Record], now: float) -> Push:
@@ -105,6 +107,7 @@ def _push(records: Sequence[Record], now: float) -> Push:
     is_open = outcome in OPEN
     begun = first.time - first.seconds
     parts = tuple(_part(function, told, is_open=is_open) for function, told in sorted(stages.items()))
+    tidied = of_all.get("collect")
     return Push(
         delivery=first.delivery,
         path=first.path,
@@ -117,6 +120,7 @@ def _push(records: Sequence[Record], now: float) -> Push:
         error=error,
         steps=tuple(_steps(begun, of_all, parts, is_open=is_open)),
         parts=parts,
+        tidied=tuple(tidied.log) if tidied else (),
     )
 
 
@@ -151,36 +155,44 @@ def _steps(begun: float, of_all: Stages, parts: Sequence[Part], *, is_open: bool
     queue, fetch = of_all.get("queue"), of_all.get("fetch")
     is_turned_away = bool(queue and queue.outcome in BAD)
     yield Step("Queued", "failed" if is_turned_away else "done", queue.time if queue else begun)
-    if not fetch:
-        yield Step("Fetched", "now" if is_open else "skipped")
+    # Of what reconcile asks for, only a failed fetch is told.
+    is_fetched = fetch.outcome in GOOD if fetch else bool(parts or "collect" in of_all)
+    if fetch:
+        yield Step("Fetched", "done" if is_fetched else "failed", fetch.time)
     else:
-        yield Step("Fetched", "done" if fetch.outcome in GOOD else "failed", fetch.time)
-    begins = "now" if is_open and fetch else "todo" if is_open else "skipped"
-    yield _joined("Built", [part.built for part in parts], begins)
-    yield _joined("Deployed", [part.deployed for part in parts], "todo" if is_open else "skipped")
+        yield Step("Fetched", "done" if is_fetched else "now" if is_open else "skipped")
+    begins = "now" if is_open and is_fetched else "todo" if is_open else "skipped"
+    failed = any(part.state == "failed" for part in parts)
+    yield _joined("Built", [part.built for part in parts], begins, rest_failed=failed)
+    waits = "todo" if is_open else "skipped"
+    yield _joined("Deployed", [part.deployed for part in parts], waits, rest_failed=failed)
 
 
-def _joined(name: str, steps: Sequence[Step], nothing: str) -> Step:
-    """A step of all functions; `nothing` if none is known."""
+def _joined(name: str, steps: Sequence[Step], nothing: str, *, rest_failed: bool) -> Step:
+    """A step of all functions; `nothing` if none is known. `rest_failed`: why some did not come so far."""
     if not steps:
         return Step(name, nothing)
     states = [step.state for step in steps]
     done = states.count("done")
     state = next((each for each in ("failed", "now", "todo", "skipped") if each in states), "done")
     state = "now" if state == "todo" and done else state
+    state = "failed" if state == "skipped" and done and rest_failed else state
     notes = {step.note for step in steps}
-    note = f"{done} of {len(steps)}" if len(steps) > 1 and state != "skipped" else ""
+    note = f"{done} of {len(steps)}" if len(steps) > 1 and (done or state != "skipped") else ""
     if state == "done" and len(notes) == 1:
         note = notes.pop() or note
-    at = max(step.at for step in steps) if state in ("done", "failed") else 0
+    at = max(step.at for step in steps) if done or state == "failed" else 0
+    at = 0 if state in ("now", "todo") else at
     return Step(name, state, at, note)
 
 
 def _part(function: str, stages: Stages, *, is_open: bool) -> Part:
     build, deploy = stages.get("build"), stages.get("deploy")
-    latest = max(stages.values(), key=lambda each: each.time)
-    goes_on = is_open and latest.outcome in GOOD
+    latest = max(stages.values(), key=lambda each: (each.time, _place(each)))
     is_live = bool(deploy and deploy.outcome in GOOD)
+    if deploy and is_live and latest.outcome in GOOD:
+        latest = deploy  # each function has a clock of its own, and a push that is tried again packs again
+    goes_on = is_open and latest.outcome in GOOD
     built = _step("Built", build or (deploy if is_live else None), "now" if goes_on else "skipped")
     waits = "todo" if built.state == "now" else "now" if goes_on else "skipped"
     deployed = _step("Deployed", deploy, waits)
@@ -199,6 +211,11 @@ def _part(function: str, stages: Stages, *, is_open: bool) -> Part:
     )
 
 
+def _place(record: Record) -> int:
+    """Where its stage comes: two may end in the same millisecond."""
+    return _OF_FUNCTIONS.index(record.stage) if record.stage in _OF_FUNCTIONS else -1
+
+
 def _step(name: str, record: Record | None, otherwise: str) -> Step:
     if not record:
         return Step(name, otherwise)
@@ -208,6 +225,8 @@ def _step(name: str, record: Record | None, otherwise: str) -> Step:
 
 def _said(latest: Record, built: Step, *, is_open: bool) -> str:
     if latest.outcome in BAD:
+        if latest.stage == "check":
+            return "refused" if latest.outcome == "refused" else "check failed"
         return f"{_NOUNS.get(latest.stage, latest.stage)} {latest.outcome}"
     if latest.outcome not in GOOD:
         return "is tried again" if latest.outcome == "retry" else latest.outcome
@@ -218,4 +237,4 @@ def _said(latest: Record, built: Step, *, is_open: bool) -> str:
     return "is being built" if is_open else "not built"
 
 
-_NOUNS = {"shrinkwrap": "packing", "check": "it was", "deploy": "start"}
+_NOUNS = {"shrinkwrap": "packing", "deploy": "start"}

@@ -229,6 +229,8 @@ def logs(
     """Print the log of a function, such as git-tar or alice-hello."""
     start = (datetime.now(timezone.utc) - timedelta(minutes=since)).isoformat()
     gateway = place.known(url, username, password_file)
+    if not gateway.get(name):
+        raise CommandError(place.unknown(name, gateway))
     for line in gateway.logs(name, start, follow=follow, read_seconds=24 * 3600):
         click.echo(line)
 

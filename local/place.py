@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import difflib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,8 @@ from .errors import CommandError
 from .state import State
 
 F = TypeVar("F", bound=Callable[..., Any])
+# Names that are offered for one that is not there.
+_MEANT = 3
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -80,3 +83,12 @@ def known(url: str | None, username: str, password_file: Path | None) -> Gateway
             "give --username and --password-file"
         )
     return found
+
+
+def unknown(name: str, gateway: Gateway) -> str:
+    """That there is no such function, and which ones may be meant."""
+    names = sorted(function.name for function in gateway.list())
+    ends = [each for each in names if each.endswith(f"-{name}")]
+    close = difflib.get_close_matches(name, names, n=_MEANT)
+    meant = list(dict.fromkeys((*ends, *close)))[:_MEANT]
+    return f"there is no function {name}" + (f": did you mean {' or '.join(meant)}?" if meant else "")

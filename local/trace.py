@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from sdk.gateway import Gateway
-from sdk.records import Record
+from sdk.records import RECONCILE, Record, changed_nothing
 
 from . import place
 from .errors import CommandError
@@ -49,8 +49,10 @@ def command(
     for problem in problems:
         console.print(f"can't be read: {shown(problem)}", markup=False, soft_wrap=True)
     if not found:
-        raise CommandError(nothing(which, since))
-    pushes = told(found)
+        raise CommandError(nothing(which, since, on_github=not place.local(url)))
+    pushes, looks = worth(told(found), which)
+    if looks:
+        console.print(f"reconcile looked {looks} times and changed nothing", markup=False)
     show((line for push in pushes for line in push.lines()), console)
     last = pushes[-1]
     if not last.end and follow:
@@ -93,7 +95,9 @@ class Push:
         self.timeline = Timeline(began)
         first = next((record for record in self.records if record.owner), self.first)
         repository = shown(f"{first.owner}/{first.repo}".rstrip("/"))
-        yield f"{repository} at {shown(first.sha[:10])}, delivery {shown(first.delivery)}, {first.at[:19]}Z"
+        by = ", by reconcile" if first.delivery.startswith(RECONCILE) else ""
+        delivery = f"delivery {shown(first.delivery)}"
+        yield f"{repository} at {shown(first.sha[:10])}, {delivery}, {first.at[:19]}Z{by}"
         for record in self.records:
             yield from self.timeline.lines(record)
 
@@ -123,11 +127,29 @@ def told(found: Sequence[Record]) -> list[Push]:
     return list(pushes.values())
 
 
-def nothing(which: str, since: int) -> str:
+def worth(pushes: Sequence[Push], which: str) -> tuple[Sequence[Push], int]:
+    """Those to show, and how many looks of reconcile that changed nothing are left out.
+
+    What is asked for by its delivery's id is shown; and the last of them, where there is nothing else.
+    """
+    if pushes[0].first.delivery.lower() == which.strip().lower():
+        return pushes, 0
+    kept = [push for push in pushes if not changed_nothing(push.records)] or pushes[-1:]
+    return kept, len(pushes) - len(kept)
+
+
+def nothing(which: str, since: int, *, on_github: bool) -> str:
+    """Why there may be none, and where else to look."""
+    if not re.fullmatch(r"[0-9a-f-]{4,}|[a-z]+-[0-9a-f-]+", which.strip().lower()):
+        return (
+            f"no record of {which}: `trace` takes a commit's hash, or its beginning, as `git rev-parse HEAD` "
+            "prints it; or a delivery's id"
+        )
+    event = "whether the event came: the App's page on GitHub, under Advanced, has each delivery and answer"
     return (
         f"no record of {which} in the last {since} minutes. Look further back by --since; or see\n"
-        "  whether the event came: the App's page on GitHub, under Advanced, has each delivery and answer\n"
-        "  whether gh-push refused it: python -m local logs gh-push\n"
+        + (f"  {event}\n" if on_github else "")
+        + "  whether gh-push refused it: python -m local logs gh-push\n"
         "  whether it waits: python -m local queue on the local cloud, else the log of the queue-worker\n"
         "  whether all is well: python -m local doctor\n"
         "python -m local reconcile brings the repository to its head, whatever was lost"

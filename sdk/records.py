@@ -7,7 +7,7 @@ other bookkeeping. A line stays under 12 KiB, so that no log driver splits it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -99,11 +99,12 @@ class Record:
 
 @dataclass
 class Stage:
-    """What a stage may say of itself before it ends."""
+    """What a stage may say of itself before it ends. `silent`: if it ends well, no record is printed."""
 
     outcome: str = "ok"
     log: list[str] = field(default_factory=list)
     url: str = ""
+    silent: bool = False
 
 
 # Who hears each record of this process once it is printed. They must neither wait nor raise.
@@ -128,7 +129,8 @@ def stage(name: str, subject: Subject, function: str = "", *, hide: Collection[s
         raise
     finally:
         told.log = [masked(line, hide) for line in told.log]
-        emit(name, subject, function, told, time.monotonic() - started, error)
+        if not (told.silent and told.outcome == "ok"):
+            emit(name, subject, function, told, time.monotonic() - started, error)
 
 
 def outcome_of(error: Exception) -> str:
@@ -175,6 +177,23 @@ def of_this_call(work: Callable[[A], B]) -> Callable[[A], B]:
         return work(given)
 
     return in_thread
+
+
+def changed_nothing(delivery: Sequence[Record]) -> bool:
+    """Whether these records of one delivery are of reconcile, which found everything as it should be."""
+    if any(not record.delivery.startswith(RECONCILE) or _tells_of_work(record) for record in delivery):
+        return False
+    shipped = {record.function for record in delivery if record.stage == "check"}
+    settled = {record.function for record in delivery if record.stage in ("build", "deploy")}
+    return shipped <= settled or any(record.ends for record in delivery)
+
+
+def _tells_of_work(record: Record) -> bool:
+    if record.outcome in ("failed", "refused"):
+        return True
+    return record.outcome == "ok" and (
+        record.stage in ("build", "deploy") or (record.stage == "collect" and bool(record.log))
+    )
 
 
 def clipped(text: str, limit: int = ERROR_BYTES) -> str:

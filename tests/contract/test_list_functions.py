@@ -171,6 +171,36 @@ def test_a_page_looks_again_while_something_goes_on_unless_it_is_paused(
     assert refresh not in get()[1]
 
 
+def test_reconciles_looks_do_not_push_the_pushes_off_the_page(
+    gateway: FakeGateway, builder: FakeBuilder
+) -> None:
+    now = time.time()
+    furnish(gateway, builder, now)
+    before = get()[1].count('class="push ')
+    for number in range(100):
+        Story(f"reconcile-{number}", at=now - number).done(1).into(gateway)
+    assert get()[1].count('class="push ') == before
+    assert "by reconcile" not in get()[1]
+    Story("reconcile-x", at=now).live("hello", 1).done(2).into(gateway)
+    gone = ["removed alice-gone"]
+    story = Story("reconcile-y", at=now).tell("garbage-collect", "collect", 1, log=gone)
+    story.tell("git-tar", "push", 2).into(gateway)
+    body = get()[1]
+    assert body.count('class="push ') == before + 2
+    assert (body.count("by reconcile"), "removed alice-gone" in body) == (2, True)
+
+
+def test_the_steps_say_what_holds_for_the_functions_below_them(
+    gateway: FakeGateway, builder: FakeBuilder
+) -> None:
+    push = Story(at=time.time() - 60).queued().fetched("pay")
+    push.tell("git-tar", "shrinkwrap", 0.6, "refused", "shop", error="no")
+    push.built("pay", 2).live("pay", 3).done(4, "failed", "1 of 2 functions failed: shop").into(gateway)
+    body = get()[1]
+    assert "not reached" not in body
+    assert body.count('<span class="note">1 of 2</span>') == 2
+
+
 def test_what_a_build_prints_is_text_and_nothing_else(gateway: FakeGateway, builder: FakeBuilder) -> None:
     furnish(gateway, builder, time.time())
     for body in (get()[1], get(push="d-3", function="worker")[1]):

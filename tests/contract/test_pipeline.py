@@ -98,6 +98,41 @@ def stages(capsys: pytest.CaptureFixture[str]) -> list[Record]:
     return [record for record in found if record]
 
 
+def test_a_look_of_reconcile_tells_of_what_it_does_and_else_only_that_it_ended(
+    cloud: Cloud, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sha = cloud.origin.commit(files("one", "two"))
+    cloud.push(sha)
+    assert not records.changed_nothing(stages(capsys))
+    look = {"delivery": "reconcile-1", "periodic": True}
+    cloud.push(sha, **look)
+    quiet = stages(capsys)
+    assert [(each.stage, each.outcome, each.sha) for each in quiet] == [("push", "ok", sha)]
+    assert records.changed_nothing(quiet)
+    del cloud.gateway.functions["alice-one"]
+    cloud.gateway.functions["alice-old"] = {**cloud.gateway.functions["alice-two"], "service": "alice-old"}
+    cloud.push(sha, **look)
+    healed = stages(capsys)
+    assert {(each.function, each.stage) for each in healed} == {
+        ("one", "check"),
+        ("one", "build"),
+        ("one", "deploy"),
+        ("", "collect"),
+        ("", "push"),
+    }
+    assert {each.path for each in healed} == {"github/3/7"}
+    for one in (each for each in healed if each.stage in ("deploy", "collect")):
+        assert not records.changed_nothing([one, healed[-1]])
+
+
+def test_what_fails_in_a_look_of_reconcile_is_told(cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
+    sha = cloud.origin.commit({"readme": "no stack"})
+    cloud.push(sha, delivery="reconcile-1", periodic=True)
+    found = stages(capsys)
+    assert [(each.stage, each.outcome) for each in found] == [("push", "failed")]
+    assert not records.changed_nothing(found)
+
+
 def test_a_push_builds_and_deploys_every_function_by_digest(
     cloud: Cloud, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from local.cli import main
 from local.following import Follower, recorded
+from local.trace import nothing
 from sdk.gateway import Gateway
 from sdk.records import Record
 
@@ -97,6 +98,69 @@ def test_a_push_that_was_tried_again_is_shown_try_by_try(gateway: FakeGateway, t
     _, lines = trace(gateway, "ab12", tmp_path=tmp_path)
     assert [line.split("delivery ")[1][:3] for line in lines if "delivery " in line] == ["d-1", "d-9"]
     assert lines[-1] == "   1.5 s  push             done: everything is live"
+
+
+def test_looks_of_reconcile_that_changed_nothing_are_counted_not_shown(
+    gateway: FakeGateway, tmp_path: Path
+) -> None:
+    logged(gateway)
+    for number in range(3):
+        gateway.logs["git-tar"].append(row(300 + number, "push", delivery=f"reconcile-{number}"))
+    healed = {"function": "cart", "delivery": "reconcile-9"}
+    gateway.logs["buildshiprun"].append(row(400, "deploy", **healed))
+    gateway.logs["git-tar"].append(row(401, "push", delivery="reconcile-9"))
+    code, lines = trace(gateway, "ab12", tmp_path=tmp_path)
+    assert lines[0] == "reconcile looked 3 times and changed nothing"
+    heads = [line for line in lines if "delivery " in line]
+    assert ["d-1" in heads[0], "reconcile-9" in heads[1], heads[1].endswith(", by reconcile")] == [True] * 3
+    assert (len(heads), code) == (2, 0)
+    _, asked = trace(gateway, "reconcile-1", tmp_path=tmp_path)
+    assert [line.split(", ")[1] for line in asked if "delivery " in line] == ["delivery reconcile-1"]
+
+
+def test_where_reconcile_alone_is_known_of_a_commit_its_last_look_is_shown(
+    gateway: FakeGateway, tmp_path: Path
+) -> None:
+    gateway.logs["git-tar"] = [row(at, "push", delivery=f"reconcile-{at}") for at in (1, 2, 3)]
+    code, lines = trace(gateway, "ab12", tmp_path=tmp_path)
+    assert (code, lines[0], len(lines)) == (0, "reconcile looked 2 times and changed nothing", 3)
+    assert "delivery reconcile-3" in lines[1]
+
+
+def test_a_name_is_no_commit(gateway: FakeGateway, tmp_path: Path) -> None:
+    code, lines = trace(gateway, "HEAD", tmp_path=tmp_path)
+    said = " ".join(lines)
+    assert code == 1
+    for part in ("commit's hash", "git rev-parse HEAD", "delivery's id"):
+        assert part in said
+    assert "--since" not in said
+
+
+def test_on_the_local_cloud_nobody_is_sent_to_github() -> None:
+    assert "GitHub" not in nothing("ffff", 60, on_github=False)
+    assert "GitHub" in nothing("ffff", 60, on_github=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("n", ": did you mean you-n?"),
+        ("git-tra", ": did you mean git-tar?"),
+        ("pay", ": did you mean alice-pay or bob-pay?"),
+        ("xyzzy", ""),
+    ],
+)
+def test_the_log_of_what_is_not_there_names_what_may_be_meant(
+    name: str, meant: str, gateway: FakeGateway, tmp_path: Path
+) -> None:
+    for each in ("you-n", "git-tar", "alice-pay", "bob-pay"):
+        gateway.functions[each] = {"service": each, "image": "i"}
+        gateway.logs[each] = ["hello"]
+    (file := tmp_path / "password").write_text("s3cret\n")
+    options = ("--gateway", gateway.url, "--password-file", str(file))
+    done = CliRunner().invoke(main, ("logs", name, *options))
+    assert (done.exit_code, done.output) == (1, f"Error: there is no function {name}{meant}\n")
+    assert CliRunner().invoke(main, ("logs", "you-n", *options)).output == "hello\n"
 
 
 def test_what_is_not_found_says_what_to_do(gateway: FakeGateway, tmp_path: Path) -> None:

@@ -92,8 +92,9 @@ def test_a_failed_build_says_why_and_what_went_well() -> None:
     story = Story().queued().fetched("one", "two").built("one", 2).live("one", 3)
     story.built("two", 4, "failed", error="exit code: 2", log=["make: ***"]).done(5, "failed", "two failed")
     [push] = read(story)
-    assert (push.outcome, states(push)) == ("failed", ["done", "done", "failed", "skipped"])
-    assert push.steps[2].note == "1 of 2"
+    assert (push.outcome, states(push)) == ("failed", ["done", "done", "failed", "failed"])
+    assert [step.note for step in push.steps] == ["", "", "1 of 2", "1 of 2"]
+    assert push.steps[3].at == 1_000_003
     one, two = push.parts
     assert (one.state, two.state, two.said, two.error, two.log) == (
         "done", "failed", "build failed", "exit code: 2", ("make: ***",),
@@ -127,10 +128,80 @@ def test_a_second_try_that_finds_the_work_done_hides_it_not() -> None:
     assert read(story)[0].parts[0].said == "live in 2.7 s"
 
 
-def test_what_reconcile_found_as_it_should_be_is_no_push() -> None:
-    quiet = Story(delivery="reconcile-1").fetched().done(2)
-    healed = Story(delivery="reconcile-2", sha="b" * 40).fetched("hello").live("hello", 2).done(3)
-    assert [push.delivery for push in read(quiet, healed)] == ["reconcile-2"]
+def test_a_function_that_is_refused_at_packing_hides_not_what_the_others_did() -> None:
+    story = Story().queued().fetched("pay").tell("git-tar", "shrinkwrap", 0.6, "refused", "shop", error="no")
+    [push] = read(story.built("pay", 2).live("pay", 3).done(4, "failed", "1 of 2 functions failed: shop"))
+    assert [(step.state, step.note) for step in push.steps[2:]] == [("failed", "1 of 2")] * 2
+    assert [(part.function, part.said) for part in push.parts] == [
+        ("pay", "live in 2.7 s"),
+        ("shop", "packing refused"),
+    ]
+
+
+def test_an_unchanged_function_is_live_though_its_check_ended_in_the_same_millisecond() -> None:
+    story = Story().queued().fetched("hello").tell("buildshiprun", "check", 1, function="hello")
+    [push] = read(story.live("hello", 1, "unchanged").done(2))
+    assert push.parts[0].said == "unchanged"
+
+
+def test_a_push_that_is_tried_again_is_live_still() -> None:
+    again = whole().tell("git-tar", "shrinkwrap", 5, function="hello")
+    again.tell("buildshiprun", "check", 6, function="hello").live("hello", 6, "unchanged").done(7)
+    assert read(again)[0].parts[0].said == "live in 2.7 s"
+
+
+def test_an_image_that_is_there_already_is_deployed() -> None:
+    [push] = read(Story().queued().fetched("hello").built("hello", 2, "unchanged").live("hello", 4).done(5))
+    assert (push.parts[0].said, push.parts[0].has_log) == ("live in 2.7 s", False)
+
+
+@pytest.mark.parametrize(("outcome", "said"), [("failed", "check failed"), ("refused", "refused")])
+def test_what_is_stopped_at_the_check_says_so(outcome: str, said: str) -> None:
+    story = Story().queued().fetched("hello").tell("buildshiprun", "check", 1, outcome, "hello", error="why")
+    [push] = read(story.done(2, "failed", "1 of 1 functions failed: hello"))
+    assert (push.parts[0].said, push.parts[0].error) == (said, "why")
+
+
+FOUND_RIGHT = [
+    Story("reconcile-1").done(2),
+    Story("reconcile-2").fetched("hello").done(2),  # as git-tar once told of it
+    Story("reconcile-3").queued().fetched("hello").live("hello", 1, "unchanged").done(2),
+    Story("reconcile-4").tell("git-tar", "push", 1, "retry", error="another push is on its way"),
+    Story("reconcile-5").tell("git-tar", "push", 1, "skipped", error="the branch is gone"),
+    Story("reconcile-6").tell("git-tar", "push", 1, "superseded"),
+]
+
+
+@pytest.mark.parametrize("story", FOUND_RIGHT, ids=lambda story: story.delivery)
+def test_what_reconcile_found_as_it_should_be_is_no_push(story: Story) -> None:
+    assert read(story) == read(story, now=NOW + 3600) == []
+
+
+DONE = [
+    Story("reconcile-1").built("hello", 1).live("hello", 2).done(3),
+    Story("reconcile-2").tell("buildshiprun", "check", 1, function="hello"),
+    Story("reconcile-3").tell("git-tar", "push", 1, "failed", error="no stack.yml"),
+    Story("reconcile-4").tell("garbage-collect", "collect", 1, log=["removed alice-old"])
+    .tell("git-tar", "push", 2),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("story", DONE, ids=lambda story: story.delivery)
+def test_what_reconcile_did_is_shown_as_its_own(story: Story) -> None:
+    [push] = read(story)
+    assert push.is_by_reconcile
+    assert not read(whole())[0].is_by_reconcile
+
+
+def test_what_reconcile_deploys_was_fetched() -> None:
+    [push] = read(DONE[0])
+    assert (push.outcome, states(push)) == ("ok", ["done"] * 4)
+    assert read(DONE[3])[0].tidied == ("removed alice-old",)
+
+
+def test_a_repository_that_is_tidied_up_or_leaves_is_no_push() -> None:
+    gone = Story().tell("garbage-collect", "collect", 1, log=["removed alice-old"])
+    assert read(gone.tell("git-tar", "leave", 2)) == []
 
 
 def test_nobody_sees_anothers_push_whatever_the_names() -> None:
