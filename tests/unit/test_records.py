@@ -17,6 +17,20 @@ def printed(capsys: pytest.CaptureFixture[str]) -> list[Record]:
     return [record for record in found if record]
 
 
+def test_a_silent_stage_prints_only_what_did_not_go_well(capsys: pytest.CaptureFixture[str]) -> None:
+    def silently(error: CloudError | None) -> None:
+        with records.stage("fetch", SUBJECT) as told:
+            told.silent = True
+            if error:
+                raise error
+
+    silently(None)
+    assert printed(capsys) == []
+    with pytest.raises(Failed, match="no such branch"):
+        silently(Failed("no such branch"))
+    assert [(each.outcome, each.error) for each in printed(capsys)] == [("failed", "no such branch")]
+
+
 def test_a_stage_prints_one_line_that_comes_back(capsys: pytest.CaptureFixture[str]) -> None:
     with records.stage("deploy", SUBJECT, "hello") as told:
         told.url = "http://x"
