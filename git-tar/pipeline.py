@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -159,6 +160,10 @@ class Pipeline:
         with records.stage("fetch", self._subject(sha)) as told, disk.checked():
             told.silent = self.push.periodic  # every few minutes, for every repository
             folder = self._fetched(sha, work / "tree", told.log)
+            with suppress(CloudError):  # a bad file fails the push, not the fetch: it is read again below
+                found = read_stack(folder, self.settings.functions_limit)
+                told.log += [f"stack.yml: {line}" for line in found.ignored]
+                return folder, found
         return folder, read_stack(folder, self.settings.functions_limit)
 
     def _fetched(self, sha: str, folder: Path, notes: list[str]) -> Path:

@@ -264,6 +264,8 @@ def show_stack(file: BinaryIO, variables: tuple[str, ...]) -> None:
         found = stack.parse(file.read(), dict(variable.split("=", 1) for variable in variables))
     except Malformed as error:
         _fail([error.message])
+    for line in found.ignored:
+        click.echo(f"warning: {line}", err=True)
     click.echo(json.dumps(stack.document(found), indent=2, ensure_ascii=False))
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from .errors import Malformed
+from .ignored_keys import IgnoredKeys
 from .substitution import substitute
 
 FILE_NAMES = ("stack.yaml", "stack.yml")
@@ -85,10 +86,13 @@ class Configuration:
 
 @dataclass(frozen=True)
 class Stack:
+    """`ignored`: a line for each key that nothing reads, a typo perhaps."""
+
     version: str = ""
     provider: Provider = Provider()
     configuration: Configuration = Configuration()
     functions: tuple[Function, ...] = ()
+    ignored: tuple[str, ...] = field(default=(), compare=False)
 
 
 def find(folder: Path) -> Path | None:
@@ -106,7 +110,7 @@ def parse(data: bytes | str, environment: Mapping[str, str] | None = None) -> St
     stack = decoder.stack(node)
     if decoder.problems:
         raise Malformed("\n".join(text for _, text in sorted(decoder.problems)))
-    return stack
+    return replace(stack, ignored=decoder.ignored.lines())
 
 
 def parse_environment_file(data: bytes) -> Mapping[str, str]:
@@ -134,7 +138,7 @@ def document(stack: Stack) -> Mapping[str, Any]:
         return [filled(item) for item in value] if isinstance(value, tuple) else value
 
     functions = {function.name: filled(replace(function, name="")) for function in stack.functions}
-    return {**filled(replace(stack, functions=())), "functions": functions}
+    return {**filled(replace(stack, functions=(), ignored=())), "functions": functions}
 
 
 def _text(data: bytes | str) -> str:
@@ -169,6 +173,7 @@ class _Decoder:
 
     def __init__(self) -> None:
         self.problems: list[tuple[int, str]] = []
+        self.ignored = IgnoredKeys()
         self.mappings: dict[int, Mapping[str, yaml.Node]] = {}
         self.budget = _ENTRIES
 
@@ -194,6 +199,8 @@ class _Decoder:
                     Function(name=name, **self.record(body, f"functions.{name}", Function))
                     for name, body in self.entries(value, key)
                 )
+            else:
+                self.ignored.add("", key, ("version", "provider", "configuration", "functions"))
         if "provider" not in given:  # no line is to blame
             self.problems.append((0, "provider.name is missing: write openfaas"))
         return Stack(**given)
@@ -203,11 +210,13 @@ class _Decoder:
         types = {
             row.name: str(row.type) for row in fields(kind) if row.name != "name" or kind is not Function
         }
-        return {
-            key: self._decoders[types[key]](self, value, f"{path}.{key}")
-            for key, value in self.entries(node, path)
-            if key in types
-        }
+        found: dict[str, Any] = {}
+        for key, value in self.entries(node, path):
+            if key in types:
+                found[key] = self._decoders[types[key]](self, value, f"{path}.{key}")
+            else:
+                self.ignored.add(path, key, types)
+        return found
 
     def text(self, node: yaml.Node, path: str) -> str:
         if not isinstance(node, yaml.ScalarNode):

@@ -889,3 +889,14 @@ def test_a_namespace_that_is_allowed_is_deployed_to(cloud: Cloud, monkeypatch: p
     assert answer["results"][0]["url"].endswith("/function/alice-one.staging")
     assert cloud.gateway.functions["alice-one"]["namespace"] == "staging"
     assert cloud.gateway.made("GET", "/system/functions?namespace=staging")
+
+
+def test_a_key_of_stack_yml_that_nothing_reads_is_told_by_the_fetch(
+    cloud: Cloud, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = json.loads(stack("one"))
+    rows["functions"]["one"]["secret"] = ["db"]
+    status, _ = cloud.push(cloud.origin.commit({**files("one"), "stack.yml": json.dumps(rows)}))
+    [fetched] = [record for record in stages(capsys) if record.stage == "fetch"]
+    assert (status, fetched.outcome) == (200, "ok")
+    assert list(fetched.log) == ["stack.yml: functions.one.secret is ignored: did you mean secrets?"]

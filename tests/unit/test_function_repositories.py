@@ -185,3 +185,27 @@ def test_a_file_where_an_extra_path_needs_a_folder_fails(tmp_path: Path) -> None
         1,
         ["hello: function/lib is a folder, where the template has a file"],
     )
+
+
+def test_a_key_that_nothing_reads_is_a_warning_and_no_error(tmp_path: Path) -> None:
+    file = tmp_path / "stack.yml"
+    file.write_text(
+        "provider: {name: openfaas}\nx-common: {}\nfunction: {}\n"
+        "functions:\n  f:\n    image: f\n    secret: [db]\n    limits: {memroy: 1}\n    frobnicate: 1\n"
+    )
+    done = run("stack", file)
+    assert json.loads(done.stdout)["functions"]["f"] == {"image": "f"}
+    assert done.stderr.splitlines()[:4] == [
+        "warning: function is ignored: did you mean functions?",
+        "warning: functions.f.secret is ignored: did you mean secrets?",
+        "warning: functions.f.limits.memroy is ignored: did you mean memory?",
+        "warning: functions.f.frobnicate is ignored: nothing reads such a key",
+    ]
+
+
+def test_of_many_ignored_keys_the_first_are_told_and_the_rest_counted(tmp_path: Path) -> None:
+    file = tmp_path / "stack.yml"
+    keys = "".join(f"z{number}: 1\n" for number in range(25))
+    file.write_text(f"provider: {{name: openfaas}}\n{keys}")
+    lines = run("stack", file).stderr.splitlines()
+    assert (len(lines), lines[20]) == (21, "warning: 5 more keys are ignored")
