@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from .sdk import messages, naming, policy, stack, templates
+from .sdk import messages, naming
 from .sdk.context import BuildConfig, SignedTar, write_tar
-from .sdk.errors import Failed, Malformed
 from .sdk.messages import Push, Shipment, Template
+from .sdk.plan import plan
 from .sdk.secrets import Keys
 from .sdk.settings import Settings
-from .sdk.shrinkwrap import Limits, inside, shrinkwrap, template_of
 from .sdk.stack import Configuration, Function
-from .sources import Sources
+from .sources import Language, Sources
 
 
 @dataclass(frozen=True)
@@ -31,17 +30,18 @@ class Tree:
 
 def pack(function: Function, tree: Tree, path: Path, settings: Settings, keys: Keys) -> SignedTar:
     """Write the tar of `function` to the new file `path`. Raises what the author has to mend."""
-    naming.service_name(tree.push.repository.owner.login, function.name)
-    function = replace(function, environment=environment(function, tree.folder))
-    function = policy.apply(function, settings)
-    language = tree.sources.language(function)
-    folders = {function.lang: language.folder} if language else {}
-    limits = Limits(settings.context_limit_mb * 1024**2, settings.context_files_limit)
-    context = shrinkwrap(function, tree.folder, folders, tree.configuration.copy, limits)
-    template = template_of(function, folders)
+    languages: list[Language] = []
+
+    def folder(function: Function) -> Path | None:
+        languages.extend(filter(None, [tree.sources.language(function)]))
+        return languages[0].folder if languages else None
+
+    owner, copy = tree.push.repository.owner.login, tree.configuration.copy
+    planned = plan(function, owner, tree.folder, copy, settings, folder)
+    function, template = planned.function, planned.template
     config = BuildConfig(
         image=f"{repository(function, tree.push, settings)}:{tree.sha}",
-        build_args=build_args(function, template, settings),
+        build_args=planned.build_args,
         epoch=settings.build_epoch,
     )
     described = replace(
@@ -50,43 +50,17 @@ def pack(function: Function, tree: Tree, path: Path, settings: Settings, keys: K
     )
 
     def describe(digest: str) -> bytes:
-        push, origin = tree.push, language.origin if language else Template()
+        push, origin = tree.push, languages[0].origin if languages else Template()
         sealed = {name: tree.sealed[name] for name in function.secrets if name in tree.sealed}
         shipment = Shipment(
             push.scm, push.delivery, push.repository, push.ref, tree.sha, described, digest, origin, sealed
         )
         return messages.seal("buildshiprun", shipment)
 
-    return write_tar(context, path, keys, config, describe)
+    return write_tar(planned.context, path, keys, config, describe)
 
 
 def repository(function: Function, push: Push, settings: Settings) -> str:
     """Where of-builder pushes the function's images."""
     owner, repo = push.repository.owner.id, push.repository.id
     return naming.image_repository(settings.push_repository_url, push.scm, owner, repo, function.name)
-
-
-def build_args(
-    function: Function, template: templates.Template | None, settings: Settings
-) -> Mapping[str, str]:
-    """The author's, the build options' packages, and last the operator's."""
-    packages = templates.additional_packages(function, template)
-    options = {"ADDITIONAL_PACKAGE": packages} if packages else {}
-    return {**function.build_args, **options, **settings.build_args}
-
-
-def environment(function: Function, folder: Path) -> Mapping[str, str]:
-    """The function's variables: each `environment_file`, in order, over `environment`, as faas-cli."""
-    merged = dict(function.environment)
-    for name in function.environment_file:
-        file = inside(folder.resolve(), name, f"{function.name}: environment_file")
-        if not file.is_file() or file.stat().st_size > stack.SIZE_LIMIT:
-            raise Failed(
-                f"{function.name}: environment_file {name!r} is no file of the repository, or has more than "
-                f"{stack.SIZE_LIMIT} bytes"
-            )
-        try:
-            merged.update(stack.parse_environment_file(file.read_bytes()))
-        except Malformed as error:
-            raise Failed(f"{function.name}: {name}: {error.message}") from None
-    return merged

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ from .converge import Report, Result
 from .fetch import Client, Remote
 from .mirrors import Checkout, Mirrors
 from .overtaken import Cuts, Watch
-from .sdk import messages, naming, records, secrets_file, signature, stack
+from .sdk import messages, naming, records, signature
 from .sdk.context import CLOUD_ENTRY, SignedTar, read_entry
-from .sdk.errors import Busy, CloudError, Failed, Malformed, Misconfigured, TooLarge, Unavailable
+from .sdk.errors import Busy, CloudError, Misconfigured, Unavailable
 from .sdk.gateway import Gateway
 from .sdk.messages import Closing, Finish, Overtaken, Push
 from .sdk.records import Stage, Subject
@@ -27,6 +27,7 @@ from .sdk.sessions import persistently
 from .sdk.settings import Settings
 from .sdk.slots import Slots
 from .sdk.stack import Function, Stack
+from .sdk.tree import read_sealed, read_stack
 from .setbacks import Setbacks
 from .sources import held
 from .submodules import Submodules
@@ -244,37 +245,6 @@ def some(names: Iterable[str], most: int = 5) -> str:
     listed = sorted(names)
     more = f" and {len(listed) - most} more" if len(listed) > most else ""
     return ", ".join(listed[:most]) + more
-
-
-def read_stack(folder: Path, functions_limit: int) -> Stack:
-    """The stack file at the top of the tree; `Failed` tells the author what to mend."""
-    file = stack.find(folder)
-    if not file:
-        raise Failed("there is no stack.yml at the top of the repository: nothing changes")
-    if file.stat().st_size > stack.SIZE_LIMIT:
-        raise TooLarge(f"{file.name} has {file.stat().st_size} bytes, {stack.SIZE_LIMIT} are allowed")
-    try:
-        found = stack.parse(file.read_bytes())
-    except Malformed as error:
-        raise Failed(f"{file.name}: {error.message}") from None
-    if not found.functions:
-        raise Failed(f"{file.name} has no functions: nothing changes")
-    if len(found.functions) > functions_limit:
-        raise TooLarge(f"{file.name} has {len(found.functions)} functions, {functions_limit} are allowed")
-    return found
-
-
-def read_sealed(folder: Path, found: Stack) -> Mapping[str, str]:
-    """What is in secrets.yml at the top of the tree, if a function has secrets, and if the file is ours."""
-    file = folder / secrets_file.NAME
-    if file.is_symlink() or not file.is_file() or not any(each.secrets for each in found.functions):
-        return {}
-    if file.stat().st_size > secrets_file.FILE_BYTES:
-        raise TooLarge(f"{file.name} has {file.stat().st_size} bytes, {secrets_file.FILE_BYTES} are allowed")
-    try:
-        return secrets_file.parse(file.read_bytes()) or {}
-    except Malformed as error:
-        raise Failed(error.message) from None
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from sdk import naming, stack, templates
-from sdk import shrinkwrap as packing
-from sdk.errors import CloudError, Malformed
+from sdk import naming
 from sdk.gateway import Gateway
 
 from .errors import CommandError
 from .gitserver.repository import PLATFORM, owner_id
-from .images import ROOT
 from .showing import followed
 from .state import State
 from .steps import run
@@ -78,32 +75,6 @@ def _make(source: Path, folder: Path, url: str) -> None:
         git(folder, "init", "--quiet", "--initial-branch=master")
         git(folder, "add", "--all")
         git(folder, *_identity(folder), "commit", "--quiet", "--message", "Hello")
-
-
-def shrinkwrap(folder: Path, out: Path, source: Path | None) -> list[str]:
-    """Write each function's build context to `out`; returns what failed, a line for each."""
-    file = stack.find(folder)
-    if not file:
-        return [f"there is no stack.yml in {folder}"]
-    try:
-        found = stack.parse(file.read_bytes())
-    except Malformed as error:
-        return [f"{file.name}: {line}" for line in error.message.splitlines()]
-    languages = templates.languages(source or ROOT / "local") or templates.below(source or ROOT)
-    problems = []
-    for function in found.functions:
-        if function.skip_build:
-            continue
-        try:
-            context = packing.shrinkwrap(function, folder, languages, found.configuration.copy)
-            context.write(out / function.name)
-        except CloudError as error:
-            problems.append(error.message)
-        except FileExistsError:
-            problems.append(f"{out / function.name} is there already: remove it, or choose another --out")
-        except OSError as error:
-            problems.append(f"{function.name}: {error}")
-    return problems
 
 
 def retry(folder: Path, sha: str | None) -> None:

@@ -18,7 +18,20 @@ from rich.table import Table
 from sdk import __version__, naming, secrets, signature, stack
 from sdk.errors import CloudError, Malformed
 
-from . import author, backup, garbage, links, metrics, place, queue, reconciling, restore, seal, trace
+from . import (
+    author,
+    backup,
+    garbage,
+    links,
+    metrics,
+    place,
+    planning,
+    queue,
+    reconciling,
+    restore,
+    seal,
+    trace,
+)
 from . import up as machine
 from .doctor import command as doctor
 from .errors import CommandError
@@ -253,10 +266,12 @@ def sign(file: BinaryIO, header: str) -> None:
 @main.command("stack")
 @click.argument("file", type=click.File("rb"))
 @click.option("--env", "variables", multiple=True, metavar="NAME=VALUE", help="What ${NAME} stands for.")
-def show_stack(file: BinaryIO, variables: tuple[str, ...]) -> None:
-    """Print what the cloud understands of the stack.yml FILE, as JSON, or every problem of it.
+@click.option("--templates", "source", type=_FOLDER, help="Folder of templates; ours without it.")
+def show_stack(file: BinaryIO, variables: tuple[str, ...], source: Path | None) -> None:
+    """Print what the cloud understands of the stack.yml FILE, as JSON, and what a push would refuse.
 
-    A push sees no variables: leave --env out to see what the cloud sees.
+    Checked with the default settings, or those in the environment, and with the files beside FILE; without
+    these if it is standard input (-). A push sees no variables: leave --env out to see what the cloud sees.
     """
     if any("=" not in variable for variable in variables):
         raise click.UsageError("--env takes NAME=VALUE")
@@ -264,9 +279,11 @@ def show_stack(file: BinaryIO, variables: tuple[str, ...]) -> None:
         found = stack.parse(file.read(), dict(variable.split("=", 1) for variable in variables))
     except Malformed as error:
         _fail([error.message])
-    for line in found.ignored:
-        click.echo(f"warning: {line}", err=True)
+    _warn(found)
     click.echo(json.dumps(stack.document(found), indent=2, ensure_ascii=False))
+    folder = None if file.name == "<stdin>" else Path(file.name).resolve().parent
+    if problems := list(planning.problems(found, folder, source)):
+        _fail(problems)
 
 
 @main.command("shrinkwrap")
@@ -274,9 +291,16 @@ def show_stack(file: BinaryIO, variables: tuple[str, ...]) -> None:
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write to.")
 @click.option("--templates", "source", type=_FOLDER, help="Folder of templates; ours without it.")
 def shrinkwrap_folder(repo: Path, out: Path, source: Path | None) -> None:
-    """Write the build context of every function in REPO's stack.yml to OUT/FUNCTION."""
-    problems = author.shrinkwrap(repo, out, source)
-    if problems:
+    """Write the build context of every function in REPO's stack.yml to OUT/FUNCTION, or its problems.
+
+    Checked as by a push, with the default settings, or those in the environment.
+    """
+    try:
+        found = planning.read(repo)
+    except CloudError as error:
+        _fail([error.message])
+    _warn(found)
+    if problems := list(planning.shrinkwrap(found, repo, out, source)):
         _fail(problems)
 
 
@@ -296,6 +320,11 @@ def _given_value(command: str) -> str:
     if not value:
         raise CommandError(f"standard input is empty: echo VALUE | python -m local {command}")
     return value
+
+
+def _warn(found: stack.Stack) -> None:
+    for line in found.ignored:
+        click.echo(f"warning: {line}", err=True)
 
 
 def _fail(problems: Iterable[str]) -> NoReturn:

@@ -85,7 +85,8 @@ def cpu_milli(text: str) -> int | None:
 def _problems(function: Function, settings: Settings) -> Iterator[str]:
     if function.namespace and function.namespace not in settings.allowed_namespaces:
         there = ", ".join(settings.allowed_namespaces) or "none"
-        yield f"namespace {function.namespace!r} is not allowed here; allowed: {there}"
+        said = f"namespace {function.namespace!r} is not allowed here; allowed: {there}"
+        yield f"{said} (setting allowed_namespaces)"
     if function.skip_build:
         yield "skip_build: only what is built from the repository is deployed"
     if function.build_secrets:
@@ -133,11 +134,16 @@ def _excess(what: str, wanted: Resources, settings: Settings) -> Iterator[str]:
     if wanted.memory:
         most, given = settings.function_memory_limit_mb * 1024**2, memory_bytes(wanted.memory)
         if not given or not _LEAST_MEMORY <= given <= most:
-            yield f"{what}.memory {wanted.memory!r}: from 4Mi to {settings.function_memory_limit_mb}Mi"
+            yield (
+                f"{what}.memory {wanted.memory!r}: from 4Mi to {settings.function_memory_limit_mb}Mi "
+                "(setting function_memory_limit_mb)"
+            )
     if wanted.cpu:
         milli = cpu_milli(wanted.cpu)
         if not milli or milli > settings.function_cpu_limit_milli:
-            yield f"{what}.cpu {wanted.cpu!r}: at most {settings.function_cpu_limit_milli}m"
+            top = settings.function_cpu_limit_milli
+            said = f"{what}.cpu {wanted.cpu!r}: at most {top}m, in 1/1000 of a CPU"
+            yield f"{said} (setting function_cpu_limit_milli)"
 
 
 def _is_platform_argument(name: str, settings: Settings) -> bool:

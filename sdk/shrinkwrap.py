@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from .errors import Failed, Refused, TooLarge
+from .problems import Problems
 from .stack import Function
 from .templates import Template, read_template
 
@@ -82,7 +83,8 @@ class Context:
         files = ", ".join(f"{path} ({_mib(entry.size)})" for path, entry in largest)
         return (
             f"{self.name}: the build context is too large: more than {_mib(self.limits.bytes)} or "
-            f"{self.limits.files} files; so far {_mib(self.bytes)} in {len(self.entries)}, "
+            f"{self.limits.files} files (settings context_limit_mb, context_files_limit); "
+            f"so far {_mib(self.bytes)} in {len(self.entries)}, "
             f"the largest: {files}"
         )
 
@@ -108,31 +110,33 @@ def shrinkwrap(
 
     `repository` is the checked-out tree, `templates` maps a language to its folder, `extra` is
     stack.yml's `configuration.copy`. Raises `Refused` for what leaves the repository, `Failed` for
-    what the author has to mend and `TooLarge` above `limits`.
+    what the author has to mend and `TooLarge` above `limits`, with all of it that is wrong.
     """
     if function.name in ("", ".", "..") or {"/", "\0"} & set(function.name):
         raise Refused(f"function name {function.name!r} is not a name of a folder")
     root = repository.resolve(strict=True)
-    handler = inside(root, function.handler, f"{function.name}: handler")
-    if not handler.is_dir():
-        raise Failed(f"{function.name}: handler {function.handler!r} is not a folder of the repository")
-    context = Context(function.name, limits)
-    target = PurePosixPath()
-    template = template_of(function, templates)
-    if template:
-        _add(context, template.folder, PurePosixPath(), template.folder.resolve(strict=True))
-        target = _handler_folder(template)
-        context.add_parents(target / "_", handler)
-    for child in sorted(handler.iterdir()):
-        if child.name not in SKIPPED:
+    problems, target, context = Problems(), PurePosixPath(), Context(function.name, limits)
+    with problems.noted():
+        template = template_of(function, templates)
+        if template:
+            _add(context, template.folder, PurePosixPath(), template.folder.resolve(strict=True))
+            target = _handler_folder(template)
+            context.add_parents(target / "_", root)
+    children: list[Path] = []
+    with problems.noted():
+        children = _handler(function, root)
+    for child in children:
+        with problems.noted():
             _add(context, child, target / child.name, root)
     for path in extra:
-        source = inside(root, path, "configuration.copy")
-        if not source.exists():
-            raise Failed(f"configuration.copy: {path!r} is not in the repository")
-        to = target / os.path.normpath(path)
-        context.add_parents(to, handler)
-        _add(context, source, to, root)
+        with problems.noted():
+            source = inside(root, path, "configuration.copy")
+            if not source.exists():
+                raise Failed(f"configuration.copy: {path!r} is not in the repository")
+            to = target / os.path.normpath(path)
+            context.add_parents(to, root)
+            _add(context, source, to, root)
+    problems.tell()
     return context
 
 
@@ -145,6 +149,14 @@ def template_of(function: Function, templates: Mapping[str, Path]) -> Template |
     there = ", ".join(sorted(templates)) or "none"
     said = f"lang {function.lang!r} is unknown" if function.lang else "lang is missing"
     raise Failed(f"{function.name}: {said}; the languages here are: {there}")
+
+
+def _handler(function: Function, root: Path) -> list[Path]:
+    """What of the handler's folder is taken."""
+    handler = inside(root, function.handler, f"{function.name}: handler")
+    if not handler.is_dir():
+        raise Failed(f"{function.name}: handler {function.handler!r} is not a folder of the repository")
+    return [child for child in sorted(handler.iterdir()) if child.name not in SKIPPED]
 
 
 def _handler_folder(template: Template) -> PurePosixPath:

@@ -38,6 +38,12 @@ CONTEXTS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def dockerfiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the operator's settings, which the checks take from the environment, a repository needs this."""
+    monkeypatch.setenv("enable_dockerfile_lang", "true")
+
+
 def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
@@ -103,7 +109,7 @@ def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (None, ["there is no stack.yml in"]),
+        (None, ["there is no stack.yml at the top"]),
         ("functions: [", ["stack.yml: line 1"]),
         ("functions: {a: []}", ["stack.yml: provider.name", "stack.yml: line 1: functions.a"]),
     ],
@@ -209,3 +215,66 @@ def test_of_many_ignored_keys_the_first_are_told_and_the_rest_counted(tmp_path: 
     file.write_text(f"provider: {{name: openfaas}}\n{keys}")
     lines = run("stack", file).stderr.splitlines()
     assert (len(lines), lines[20]) == (21, "warning: 5 more keys are ignored")
+
+
+def test_each_function_tells_all_that_a_push_would_refuse(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "leak").symlink_to("/etc/passwd")
+    (tmp_path / "b" / "gone").symlink_to("nothing")
+    (tmp_path / "stack.yml").write_text(
+        "provider: {name: openfaas}\n"
+        "configuration: {copy: [../all]}\n"
+        "functions:\n"
+        "  A:\n    lang: cobol\n    handler: ../pay\n    environment_file: [env.yml]\n"
+        "    limits: {memory: 1Gi, cpu: '2'}\n"
+        "  b:\n    lang: python3-http\n    handler: ./b\n    skip_build: true\n    build_options: [x]\n"
+    )
+    said = {
+        "A": (
+            "function name 'A' is not allowed",
+            "environment_file 'env.yml' is no file",
+            "limits.memory '1Gi': from 4Mi to 128Mi (setting function_memory_limit_mb)",
+            "limits.cpu '2': at most 500m, in 1/1000 of a CPU (setting function_cpu_limit_milli)",
+            "lang 'cobol' is unknown; the languages here are: python3-http",
+            "handler '../pay' leaves the repository",
+            "configuration.copy '../all' leaves the repository",
+        ),
+        "b": (
+            "skip_build: only what is built",
+            "build option 'x' is unknown",
+            "'leak' leaves the repository",
+            "'gone' is a link to nothing",
+            "configuration.copy '../all' leaves the repository",
+        ),
+    }
+    commands = (("stack", tmp_path / "stack.yml"), ("shrinkwrap", tmp_path, "--out", tmp_path / "out"))
+    for command in commands:
+        done = run(*command)
+        assert done.exit_code == 1
+        for line, parts in zip(done.stderr.splitlines(), said.values(), strict=True):
+            assert not [part for part in parts if part not in line], line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_template_that_stack_yml_pins_is_no_problem_before_a_push(tmp_path: Path) -> None:
+    (tmp_path / "f").mkdir()
+    (tmp_path / "stack.yml").write_text(
+        "provider: {name: openfaas}\nfunctions: {f: {lang: go, handler: ./f, build_options: [x]}}\n"
+        "configuration: {templates: [{name: go, source: 'https://x.example/t#v1'}]}\n"
+    )
+    assert run("stack", tmp_path / "stack.yml").exit_code == 0
+    done = run("shrinkwrap", tmp_path, "--out", tmp_path / "out")
+    assert "f: its template go is fetched by a push alone: give --templates" in done.stderr
+
+
+def test_the_checks_are_those_of_the_operators_settings_in_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "f").mkdir()
+    (tmp_path / "stack.yml").write_text(
+        "provider: {name: openfaas}\n"
+        "functions: {f: {lang: python3-http, handler: ./f, limits: {memory: 1Gi}}}\n"
+    )
+    assert run("stack", tmp_path / "stack.yml").exit_code == 1
+    monkeypatch.setenv("function_memory_limit_mb", "1024")
+    assert run("stack", tmp_path / "stack.yml").exit_code == 0

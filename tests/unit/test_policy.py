@@ -99,9 +99,15 @@ def test_the_operator_chooses_what_is_allowed() -> None:
         ({"labels": {"a b": "c"}}, "a b"),
         ({"labels": {"a": "x" * 64}}, "label a"),
         ({"annotations": {"topic": "x" * 4_000}}, "annotation topic: .* over 4000 bytes"),
-        ({"limits": Resources("1Gi")}, "limits.memory"),
+        (
+            {"limits": Resources("1Gi")},
+            r"limits.memory '1Gi': from 4Mi to 128Mi \(setting function_memory_limit_mb",
+        ),
         ({"limits": Resources("lots")}, "limits.memory"),
-        ({"requests": Resources("", "2")}, "requests.cpu"),
+        (
+            {"requests": Resources("", "2")},
+            r"requests.cpu .*500m, in 1/1000 of a CPU \(setting function_cpu_limit",
+        ),
     ],
 )
 def test_what_only_the_operator_decides_is_refused(change: dict[str, object], said: str) -> None:
