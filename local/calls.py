@@ -20,6 +20,7 @@ class Queued(msgspec.Struct, frozen=True, rename="camel"):
     callback: bool = False
     call_id: str = ""
     delivery: str = ""
+    repository: str = ""
     bytes: int = 0
     queued_at: str = ""
     attempts: int = 0

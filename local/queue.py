@@ -42,6 +42,7 @@ def command(context: click.Context, as_json: bool) -> None:
         "QUEUED",
         "NEXT TRY / END",
         "BYTES",
+        "OWNER/REPO",
         "DELIVERY",
     ):
         table.add_column(column, no_wrap=True, overflow="ignore")
@@ -56,7 +57,7 @@ def command(context: click.Context, as_json: bool) -> None:
                 str(call.status or ""),
             ),
             *(time[:19].replace("T", " ") for time in times),
-            *(str(call.bytes), call.delivery or call.call_id),
+            *(str(call.bytes), call.repository, call.delivery or call.call_id),
         )
     Console(width=max(console.width, 200)).print(table)
     for call in calls:

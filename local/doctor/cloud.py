@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,14 +15,14 @@ import requests
 
 from sdk import __version__, checkup, messages, records, settings, signature
 from sdk.checkup import Check, Health, Wanted
-from sdk.errors import CloudError, told
+from sdk.errors import CloudError, Failed, told
 from sdk.gateway import Gateway, Status
 from sdk.naming import CLOUD
 from sdk.secrets import Keys
 from sdk.sessions import CONNECT_SECONDS, reason, session
 from sdk.stack import Function
 
-from ..calls import FAILED, Queue
+from ..calls import FAILED, Queue, Queued
 from ..following import rfc3339
 from .chain import ABOUT as TIMEOUTS
 from .chain import Chain
@@ -36,6 +36,10 @@ RECONCILE_MINUTES = 15
 # A held call is given so much longer before it counts as lost.
 GRACE_SECONDS = 30
 
+# Takes pushes; what it answers with 422 is the author's to mend.
+PUSHED = "git-tar"
+# The provider as the local gateway names itself; it is the clock, too.
+LOCAL = "openfaas-cloud-local"
 PAYLOAD = "payload-secret"
 _BODY = b"{}"
 
@@ -66,6 +70,7 @@ class Cloud:
     there: dict[str, Status] = field(default_factory=dict)
     healths: dict[str, Health] = field(default_factory=dict)
     upstream_timeout: float = 0
+    is_local: bool = False
 
     def examine(self) -> Iterator[Finding]:
         """One finding after the other; where the gateway can't be asked, there are no more."""
@@ -114,6 +119,7 @@ class Cloud:
         self.upstream_timeout = info.upstream_timeout
         version = info.version.release if info.version else ""
         name = info.provider.provider or info.provider.orchestration
+        self.is_local = name == LOCAL
         yield ok("gateway", f"{url} answers: {name} {version}".rstrip())
 
     def _functions(self) -> Iterator[Finding]:
@@ -340,7 +346,7 @@ class Cloud:
             yield warn(
                 "reconcile",
                 f"was not called in the last {RECONCILE_MINUTES} minutes",
-                "deploy OpenFaaS's cron-connector, or wait if the cloud is that young; lost events stay lost",
+                _NO_CLOCK_HERE if self.is_local else _NO_CLOCK,
             )
         elif last[-1].outcome != "ok":
             yield warn("reconcile", f"{last[-1].outcome}: {last[-1].error}", "faas-cli logs reconcile")
@@ -353,12 +359,21 @@ class Cloud:
             failed = [call for call in Queue.at(self.gateway).calls() if call.state == FAILED]
         except CloudError:
             return
-        if failed:
-            names = ", ".join(sorted({call.function for call in failed}))
-            said = f"{len(failed)} calls failed for good, of {names}"
+        authors = [call for call in failed if self._is_authors(call)]
+        ours = [call for call in failed if call not in authors]
+        if ours:
+            said = f"{len(ours)} calls failed for good, of {_functions(ours)}"
             yield warn("queue", said, "python -m local queue; then queue retry, or queue drop")
-        else:
+        if authors:
+            said = f"{len(authors)} calls failed for good because of authors, of {_functions(authors)}"
+            yield ok("queue", f"{said}: python -m local queue shows them")
+        elif not ours:
             yield ok("queue", "no call failed for good")
+
+    def _is_authors(self, call: Queued) -> bool:
+        """Whether it failed by what an author has to mend: a push, or the author's own function."""
+        platform = {function.name for function in self.platform}
+        return call.function not in platform or (call.function == PUSHED and call.status == Failed.status)
 
     def _ours(self) -> list[Status]:
         names = {function.name for function in self.platform}
@@ -409,6 +424,11 @@ class Cloud:
         return Reply(answer.status_code, answer.content)
 
 
+_NO_CLOCK = "deploy OpenFaaS's cron-connector, or wait if the cloud is that young; lost events stay lost"
+_NO_CLOCK_HERE = (
+    "the gateway calls it every five minutes: wait, if the cloud was just started or restored; else see "
+    "python -m local logs reconcile, and docker logs openfaas-cloud-gateway"
+)
 _FINE = {
     "of-builder": "answers buildshiprun; BuildKit and the registry answer it",
     "registry push": "an image was built and pushed",
@@ -420,6 +440,10 @@ _REMEDIES = {
     "registry push": "are builder-secret and push_repository_url right? See of-builder's log",
     "registry pull": "see the registry's log; is its storage writable?",
 }
+
+
+def _functions(calls: Iterable[Queued]) -> str:
+    return ", ".join(sorted({call.function for call in calls}))
 
 
 def _version(body: bytes) -> str:

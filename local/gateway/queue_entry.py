@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
+import msgspec
 from multidict import CIMultiDict
+
+from sdk.signature import CLOUD_HEADER
 
 from .proxy import CALL_ID
 from .queue_store import Call
@@ -17,6 +20,16 @@ WAITING, WORKING, FAILED = "waiting", "working", "failed"
 CALLBACKS = " callbacks"  # no name of a function ends like that
 DELIVERY = "X-GitHub-Delivery"
 _PRINTABLE = re.compile(r"[!-~]{1,100}")
+
+
+class _Repository(msgspec.Struct, frozen=True):
+    full_name: str = ""
+
+
+class _Message(msgspec.Struct, frozen=True):
+    """A message between our functions, as far as it says which repository it is about."""
+
+    repository: _Repository = _Repository()
 
 
 @dataclass
@@ -30,6 +43,7 @@ class Entry:
     function: str
     call_id: str
     delivery: str
+    repository: str
     size: int
     queued_at: float
     state: str = WAITING
@@ -51,6 +65,7 @@ class Entry:
             function=call.function,
             call_id=_printable(headers.get(CALL_ID, "")),
             delivery=_printable(headers.get(DELIVERY, "")),
+            repository=_repository(headers, call.body),
             size=call.size or len(call.body),
             queued_at=queued_at,
             state=FAILED if failed else WAITING,
@@ -84,6 +99,7 @@ class Entry:
             "state": self.state,
             "callId": self.call_id,
             "delivery": self.delivery,
+            "repository": self.repository,
             "bytes": self.size,
             "queuedAt": _iso(self.queued_at),
             "attempts": self.attempts,
@@ -97,6 +113,16 @@ class Entry:
 
 def _printable(text: str) -> str:
     return text if _PRINTABLE.fullmatch(text) else ""
+
+
+def _repository(headers: Mapping[str, str], body: bytes) -> str:
+    """OWNER/REPO of a signed message whose body is kept; empty for any other call."""
+    if CLOUD_HEADER not in headers:
+        return ""
+    try:
+        return _printable(msgspec.json.decode(body, type=_Message).repository.full_name)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return ""
 
 
 def _iso(seconds: float) -> str:

@@ -284,13 +284,37 @@ def test_a_clock_that_does_not_call_reconcile(there: Installation) -> None:
     there.finds("reconcile    was not called in the last 15 minutes → deploy OpenFaaS's cron-connector")
 
 
-def test_calls_that_failed_for_good(there: Installation) -> None:
+@pytest.mark.parametrize("status", [0, 401, 403, 500, 503])
+def test_calls_that_failed_for_good(status: int, there: Installation) -> None:
     calls = [
-        {"id": 1, "function": "git-tar", "state": "failed"},
+        {"id": 1, "function": "git-tar", "state": "failed", "status": status},
         {"id": 2, "function": "x", "state": "waiting"},
+        {"id": 3, "function": "alice-hello", "state": "failed", "status": 500},
+        {"id": 4, "function": "git-tar", "state": "failed", "status": 422},
     ]
     there.gateway.overrides.append(refuse("/system/queue", (200, json.dumps(calls).encode())))
     there.finds("1 calls failed for good, of git-tar")
+
+
+def test_calls_that_failed_because_of_authors_are_no_fault_of_the_installation(there: Installation) -> None:
+    calls = [
+        {"id": 1, "function": "git-tar", "state": "failed", "status": 422},
+        {"id": 2, "function": "alice-hello", "state": "failed", "status": 500},
+    ]
+    there.gateway.overrides.append(refuse("/system/queue", (200, json.dumps(calls).encode())))
+    code, lines = there.doctor()
+    assert code == 0, lines
+    said = "2 calls failed for good because of authors, of alice-hello, git-tar"
+    assert [line for line in lines if line.startswith("ok ") and said in line]
+
+
+def test_on_the_local_cloud_the_gateway_is_the_clock(there: Installation) -> None:
+    there.gateway.logs.clear()
+    info = {"provider": {"provider": "openfaas-cloud-local", "orchestration": "swarm"}, "version": {}}
+    there.gateway.overrides.append(refuse("/system/info", (200, json.dumps(info).encode())))
+    there.finds(
+        "reconcile    was not called in the last 15 minutes → the gateway calls it every five minutes"
+    )
 
 
 def test_measured_a_call_is_held_as_long_as_a_push_takes(

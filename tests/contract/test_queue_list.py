@@ -74,6 +74,7 @@ def test_a_call_that_failed_for_good_stays_and_can_be_made_again(settings: Setti
             "callback": False,
             "callId": queued.headers["X-Call-Id"],
             "delivery": "d-1",
+            "repository": "",
             "bytes": len(SECRET),
             "queuedAt": call["queuedAt"],
             "attempts": 1,
@@ -88,6 +89,30 @@ def test_a_call_that_failed_for_good_stays_and_can_be_made_again(settings: Setti
         assert (await client.post("/system/queue/1")).status == 202
         await until(lambda: asyncio.sleep(0, got == [SECRET.encode()] * 2))
         await until(lambda: is_empty(client))
+
+    run(settings, test)
+
+
+@pytest.mark.parametrize(
+    ("body", "signed", "shown"),
+    [
+        ('{"for": "git-tar", "repository": {"id": 7, "full_name": "alice/hello"}}', True, "alice/hello"),
+        ('{"for": "git-tar", "repository": {"id": 7, "full_name": "alice/hello"}}', False, ""),
+        ('{"repository": {"full_name": "\\u001b[31m"}}', True, ""),
+        ('{"repository": 7}', True, ""),
+        (SECRET, True, ""),
+    ],
+)
+def test_the_repository_of_a_signed_message_is_shown(
+    body: str, signed: bool, shown: str, settings: Settings
+) -> None:
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        swarm.behaviours[V1] = answering(422)[1]
+        await deployed(client)
+        headers = {"X-Cloud-Signature": SECRET} if signed else {}
+        await client.post("/async-function/hello", data=body, headers=headers)
+        [call] = await in_state(client, "failed")
+        assert call["repository"] == shown
 
     run(settings, test)
 

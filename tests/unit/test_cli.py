@@ -361,7 +361,13 @@ class FakeQueue(Server):
         rows = ((1, "failed", True), (2, "failed", False), (3, "waiting", True))
         self.queued = [
             {"id": number, "function": "git-tar", "state": state, "attempts": 4, "status": 422, "bytes": 900}
-            | {"canBeRetried": whole, "error": "why it failed", "delivery": "d-7", "headers": "not ours"}
+            | {
+                "canBeRetried": whole,
+                "error": "why it failed",
+                "delivery": "d-7",
+                "repository": "alice/cart",
+                "headers": "not ours",
+            }
             for number, state, whole in rows
         ]
 
@@ -388,7 +394,7 @@ def queue(state: State, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeQueue]:
 def test_the_queue_is_listed_as_a_table_and_as_json(queue: FakeQueue) -> None:
     code, output = run("queue")
     assert code == 0
-    for word in ("git-tar", "failed", "waiting", "422", "900", "d-7", "1: why it failed"):
+    for word in ("git-tar", "failed", "waiting", "422", "900", "alice/cart", "d-7", "1: why it failed"):
         assert word in output
     listed = json.loads(run("queue", "--json")[1])
     assert [call["id"] for call in listed] == [1, 2, 3]
