@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from . import deployment, ownership
-from .sdk import naming, records
+from .sdk import naming, policy, records
 from .sdk.builder import Builder
 from .sdk.errors import CloudError, Failed, Superseded, Unavailable, Upstream
 from .sdk.gateway import Gateway, Status
@@ -92,16 +92,14 @@ class Ship:
         """A missing secret kills a running function on some providers: look before the PUT."""
         known = self.gateway.secret_names() if spec["secrets"] else set()
         names = zip(shipment.function.secrets, spec["secrets"], strict=True)
-        missing = [
-            f"{name} (in the cluster: {full})"
-            for name, full in names
-            if full not in known and name not in shipment.sealed
-        ]
+        missing = {name: full for name, full in names if full not in known and name not in shipment.sealed}
         if missing:
             owner = shipment.repository.owner.login
+            listed = ", ".join(f"{name} (in the cluster: {full})" for name, full in missing.items())
+            commands = ", ".join(f"`python -m local secret set {owner} {name}`" for name in missing)
             raise Failed(
-                f"{spec['service']}: {owner} has no such secret: {', '.join(missing)}; create it first, on "
-                f"the local cloud by `python -m local secret set {owner} NAME`, or seal it in secrets.yml"
+                f"{spec['service']}: {owner} has no such secret: {listed}; create it first, on "
+                f"the local cloud by {commands}, or seal it in secrets.yml"
             )
 
     def _opened(self, shipment: Shipment) -> Mapping[str, str]:
@@ -196,7 +194,7 @@ class Ship:
             if shown.available_replicas:
                 return shown, ""
             if time.monotonic() > deadline:
-                return shown, f"{service} was not ready within {seconds:g} s"
+                return shown, f"{service} was not ready within {seconds:g} s{_readiness(spec)}"
             time.sleep(POLL_SECONDS)
             status = self.gateway.get(service)
             if status is None or not deployment.is_same(status, shown):
@@ -239,3 +237,10 @@ def subject_of(shipment: Shipment) -> Subject:
 def url(settings: Settings, service: str, shipment: Shipment) -> str:
     owner, function = shipment.repository.owner.login, shipment.function
     return settings.function_url(owner, function.name, naming.qualified(service, function.namespace))
+
+
+def _readiness(spec: Spec) -> str:
+    """What ready means, for one that logs nothing."""
+    path = spec["annotations"].get(policy.HEALTH_PATH)
+    answers = f"GET {path}" if path else "GET /_/ready or /_/health, where it has them,"
+    return f" (setting deploy_timeout): ready is what answers {answers} at port 8080 with a status below 300"

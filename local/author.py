@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 from sdk import naming
@@ -15,9 +16,10 @@ from .errors import CommandError
 from .gitserver.repository import PLATFORM, owner_id
 from .showing import followed
 from .state import State
-from .steps import run
+from .steps import console, run
 
 REMOTE = "cloud"
+OWNER = "alice"  # where nobody says whose functions they are
 BRANCH = "refs/heads/master"
 SCM = "local"
 _OWNER = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,37}[a-z0-9])?")
@@ -39,12 +41,32 @@ def push(folder: Path, owner: str | None, state: State) -> None:
     ).returncode:
         raise CommandError("nothing is committed yet: git add --all && git commit")
     name = re.sub(r"[^A-Za-z0-9._-]", "-", folder.resolve().name)
+    before = _pushed_to(folder, state)
     if owner or REMOTE not in git(folder, "remote").split():
-        set_remote(folder, owner or "alice", name, state)
+        set_remote(folder, owner or OWNER, name, state)
+    for line in _told(before, _pushed_to(folder, state), owner):
+        console.print(line, soft_wrap=True, markup=False)
     if _head(folder) == git(folder, "rev-parse", "HEAD"):
         retry(folder, None)
     elif followed(("git", "-C", str(folder), "push", REMOTE)):
         raise CommandError("the push failed")
+
+
+def _pushed_to(folder: Path, state: State) -> str:
+    """OWNER/REPO of this cloud that the remote stands for; empty if it is none of this cloud's."""
+    ask = ("git", "-C", str(folder), "remote", "get-url", REMOTE)
+    url = subprocess.run(ask, capture_output=True, text=True).stdout.strip()
+    match = _REMOTE_PATH.fullmatch(url) if url.startswith(f"{state.git_url}/") else None
+    return match[1] if match else ""
+
+
+def _told(before: str, now: str, owner: str | None) -> Iterator[str]:
+    """As whom is pushed, where nobody said so, and what stays of another owner."""
+    if not before and not owner and now:
+        yield f"pushing as {now.split('/')[0]}; --owner NAME for another"
+    if before and before != now:
+        remove = f"python -m local collect {before} --uninstall"
+        yield f"the functions of {before} stay live; to remove them: {remove}"
 
 
 def set_remote(folder: Path, owner: str, name: str, state: State) -> None:

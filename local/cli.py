@@ -119,7 +119,7 @@ def status() -> None:
 
 
 @main.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--owner", help="Whose functions they are; as in the remote `cloud`, or alice.")
 def push(folder: Path, owner: str | None) -> None:
     """Push the repository DIR to this cloud, by its remote `cloud`, and follow it until it is live."""
@@ -195,7 +195,8 @@ def secret() -> None:
 def secret_set(owner: str, name: str) -> None:
     """Set OWNER's secret NAME to what comes on standard input; stack.yml names it NAME."""
     full = author.set_secret(owner, name, _given_value("secret set OWNER NAME"), _running().gateway)
-    console.print(f"set; a function of {owner} that lists it reads /var/openfaas/secrets/{full}")
+    said = f"set; a function of {owner} that lists it reads /var/openfaas/secrets/{full}"
+    console.print(said, soft_wrap=True)
 
 
 @main.command("seal")

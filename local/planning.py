@@ -19,11 +19,9 @@ from sdk.settings import Settings
 from sdk.shrinkwrap import DOCKERFILE, template_of
 from sdk.stack import Function, Stack
 
-from .author import REMOTE
+from .author import OWNER, REMOTE
 from .images import ROOT
 
-# Whose functions they are where no remote tells, as for `push` without --owner.
-OWNER = "alice"
 _REMOTE_OWNER = re.compile(r"https?://[^/]+/([^/]+)/[^/]+")
 
 

@@ -67,7 +67,10 @@ def home_of(folder: Path, name: str, ids: str) -> Home:
         return _on_this_machine(url)
     if match := _GITHUB.fullmatch(_remote(folder, "origin")):
         return _on_github(match[1])
-    raise CommandError("which repository is it for? --repo OWNER/NAME for GitHub's, --id for others")
+    raise CommandError(
+        "which repository is it for? On the local cloud push it first, by python -m local push DIR --owner "
+        "NAME; for GitHub's say --repo OWNER/NAME, for others --id SCM/OWNER-ID/REPOSITORY-ID"
+    )
 
 
 def _on_github(name: str) -> Home:
@@ -91,7 +94,10 @@ def _on_this_machine(url: str) -> Home:
     ask = ("docker", "exec", _GIT_SERVER, "git", f"--git-dir={folder}", "config", "cloud.id")
     told = subprocess.run(ask, capture_output=True, text=True)
     if told.returncode or not told.stdout.strip().isdigit():
-        raise CommandError(f"the local cloud does not know {owner}/{name} yet: push it once, then seal")
+        raise CommandError(
+            f"the local cloud does not know {owner}/{name} yet: push it first, by "
+            f"python -m local push DIR --owner {owner}; then seal"
+        )
     return Home(SCM, owner_id(owner), int(told.stdout))
 
 

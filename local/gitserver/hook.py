@@ -31,7 +31,8 @@ def main() -> None:
             repository, update, Settings.read(), os.environ.get("PUBLIC_URL", "")
         )
         if problem:
-            say("the commit is stored: mend it and push again, or try it again, in the cloud's folder, by")
+            say("the commit is stored: mend it and push again (amended? git push -f cloud), or try it again,")
+            say("in the cloud's folder, by")
             say("  .venv/bin/python -m local retry -C YOUR-REPOSITORY")
         write(sink, f"ng {update.ref} {problem}" if problem else f"ok {update.ref}")
     flush(sink)

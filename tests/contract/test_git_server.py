@@ -117,6 +117,7 @@ def test_a_push_fails_when_the_pipeline_does_but_its_commit_is_stored(
     assert "[remote rejected]" in pushed.stderr
     assert "1 of 1 functions failed: hello" in pushed.stderr
     assert "python -m local retry" in pushed.stderr
+    assert "amended? git push -f cloud" in pushed.stderr
     assert served.head() == sha
 
 

@@ -335,7 +335,9 @@ def test_a_version_that_never_gets_ready_fails_within_the_timeout(
     cloud.gateway.polls_until_ready = 10_000
     status, answer = cloud.push(cloud.origin.commit(files("one")))
     assert status == 422
-    assert "alice-one was not ready within 0.5 s" in str(answer)
+    assert "alice-one was not ready within 0.5 s (setting deploy_timeout): ready is what answers" in str(
+        answer
+    )
 
 
 def test_a_deploy_that_was_answered_502_but_applied_counts_once(cloud: Cloud) -> None:
@@ -436,6 +438,7 @@ def test_a_secret_that_is_not_there_is_noticed_before_the_deploy(cloud: Cloud) -
     status, answer = cloud.push(sha)
     assert status == 422
     assert "alice has no such secret: db (in the cluster: gh-3-db)" in str(answer)
+    assert "by `python -m local secret set alice db`" in str(answer)
     assert not cloud.gateway.made("PUT", "/system/functions")
     cloud.gateway.secrets.add("gh-3-db")
     assert cloud.push(sha)[0] == 200

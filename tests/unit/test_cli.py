@@ -251,6 +251,48 @@ def test_a_folder_that_is_no_repository_says_how_to_make_it_one(state: State, tm
         author.push(tmp_path / "nothing", None, state)
 
 
+def test_a_push_says_as_whom_and_what_stays_of_another_owner(
+    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(author, "followed", lambda command: 0)
+    origin = Origin(tmp_path)
+    origin.commit({"stack.yml": "x"})
+
+    def said(owner: str | None) -> str:
+        author.push(origin.work, owner, state)
+        return capsys.readouterr().err
+
+    assert said(None) == "pushing as alice; --owner NAME for another\n"
+    assert (said(None), said("alice")) == ("", "")
+    assert said("bob") == (
+        "the functions of alice/work stay live; to remove them: "
+        "python -m local collect alice/work --uninstall\n"
+    )
+
+
+def test_what_was_set_is_said_in_one_line_without_a_terminal(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Gateway, "set_secret", lambda self, name, value: None)
+    code, output = run("secret", "set", "a" * 39, "db", stdin="x")
+    assert (code, len(output.splitlines())) == (0, 1), output
+
+
+def test_push_calls_the_folder_as_the_readme_does() -> None:
+    assert "push [OPTIONS] DIR" in run("push", "--help")[1]
+
+
+def test_sealing_for_a_repository_that_was_never_pushed_says_what_to_do(state: State, tmp_path: Path) -> None:
+    origin = Origin(tmp_path)
+    seal = ("seal", "db", "--key", KEYS.public, "-C", str(origin.work))
+    code, output = run(*seal, stdin="x")
+    assert (code, "python -m local push DIR --owner NAME" in output, "--repo OWNER/NAME" in output) == (
+        1,
+        True,
+        True,
+    )
+
+
 def test_the_remote_pushes_head_to_the_branch_that_is_built(state: State, tmp_path: Path) -> None:
     origin = Origin(tmp_path)
     author.set_remote(origin.work, "alice", "hello", state)
