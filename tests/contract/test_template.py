@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -98,6 +99,20 @@ def test_a_handler_gets_and_returns_what_the_upstream_template_passes(served: Pr
     assert requests.get(f"{served.url}/text", timeout=10).text == "text"
     assert requests.get(f"{served.url}/bytes", timeout=10).content == b"\x00\xff"
     assert requests.get(f"{served.url}/broken", timeout=10).status_code == 500
+
+
+def test_the_handler_that_the_page_for_authors_shows_works(tmp_path: Path) -> None:
+    shown = re.search(r"```python\n(def handle.*?)```", (ROOT / "docs" / "repositories.md").read_text(), re.S)
+    assert shown
+    process = Process(tmp_path, shown[1])
+    try:
+        answer = requests.get(f"{process.url}/a", timeout=10)
+        assert (answer.json(), answer.headers["X-Served-By"]) == ({"hello": "world"}, "box")
+        assert requests.get(f"{process.url}/?name=you", timeout=10).json() == {"hello": "you"}
+        assert requests.post(process.url, data="me", timeout=10).json() == {"hello": "me"}
+    finally:
+        process.process.kill()
+        process.process.communicate()
 
 
 def test_readiness_is_answered_without_the_handler(served: Process) -> None:
