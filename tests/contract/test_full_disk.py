@@ -76,7 +76,7 @@ PLACES = [
     "git_tar.mirrors.FileLock",
     "git_tar.mirrors._take",
     "git_tar.sources.templates.languages",
-    "git_tar.contexts.shrinkwrap",
+    "git_tar.contexts.plan",
     "git_tar.contexts.write_tar",
 ]
 

@@ -346,3 +346,17 @@ def test_the_head_of_each_repository_is_delivered_again(
     delivered, [problem] = heads.deliver(settings, "", root)
     assert delivered == 0
     assert problem.startswith("alice/hello: ")
+
+
+def test_an_amended_commit_is_pushed_by_force_after_a_push_that_failed(
+    served: Served, gateway: FakeGateway
+) -> None:
+    receiving(gateway, "failed", "hello")
+    served.author.commit({"stack.yml": "x"})
+    assert served.push(f"HEAD:{MASTER}").returncode == 1
+    amended = ("-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "--quiet", "--amend", "-m", "y")
+    served.author.git(*amended)
+    assert "non-fast-forward" in served.push(f"HEAD:{MASTER}").stderr
+    receiving(gateway, "ok")
+    forced = served.push("-f", f"HEAD:{MASTER}")
+    assert (forced.returncode, served.head()) == (0, served.author.git("rev-parse", "HEAD")), forced.stderr
