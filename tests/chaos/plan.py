@@ -142,7 +142,7 @@ _LOOSE_FAULTS: Mapping[tuple[str, str], int] = {
     ("late", "ship"): 2,
     ("late", "collect"): 2,
 }
-_ROUND_SECONDS = 2.8
+_ROUND_SECONDS = 2.5
 
 
 class Deck(Generic[_Key]):

@@ -26,7 +26,7 @@ from .platform import Api, Control, deployment, names
 from .verdict import Answers, Finding
 from .witness import Caller, Canaries, Records
 
-ROUND_SECONDS = 3.0
+ROUND_SECONDS = 2.7
 _SHOWN_RECORDS = 12
 _TAKEOVER_SECONDS, _SETTLED_SECONDS = 15, 60
 _NOTICED_SECONDS = 0.5  # by then buildshiprun, too, knows that a version has failed, and reads its log
