@@ -42,6 +42,7 @@ class Status(msgspec.Struct, frozen=True, rename="camel"):
     replicas: float = 0
     available_replicas: float = 0
     invocation_count: float = 0
+    created_at: str = ""
     failure: str = ""
     etag: str = ""
 

@@ -18,7 +18,7 @@ from .. import place
 from ..images import ROOT
 from ..showing import out
 from ..state import State
-from . import machine
+from . import examination, machine
 from .cloud import Cloud
 from .findings import STYLES, Finding, are_fine, summary
 
@@ -75,7 +75,7 @@ def command(
 def examined(cloud: Cloud, state: State | None) -> Iterator[Finding]:
     if state:
         yield from machine.examine(state)
-    yield from cloud.examine()
+    yield from examination.examine(cloud)
 
 
 def show(finding: Finding, console: Console) -> None:

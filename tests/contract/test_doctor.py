@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -282,6 +283,18 @@ def test_timeouts_that_are_too_short(there: Installation, monkeypatch: pytest.Mo
 def test_a_clock_that_does_not_call_reconcile(there: Installation) -> None:
     there.gateway.logs.clear()
     there.finds("reconcile    was not called in the last 15 minutes → deploy OpenFaaS's cron-connector")
+
+
+@pytest.mark.parametrize(("minutes", "is_fine"), [(2, True), (14, True), (16, False), (60, False)])
+def test_a_reconcile_that_was_just_deployed_is_given_time(
+    minutes: int, is_fine: bool, there: Installation
+) -> None:
+    there.gateway.logs.clear()
+    created = datetime.now(timezone.utc) - timedelta(minutes=minutes)
+    there.gateway.functions["reconcile"]["createdAt"] = created.strftime("%Y-%m-%dT%H:%M:%S.123456789Z")
+    code, lines = there.doctor()
+    assert (code == 0) is is_fine, lines
+    assert any(line.startswith("unseen reconcile") for line in lines) is is_fine
 
 
 @pytest.mark.parametrize("status", [0, 401, 403, 500, 503])
