@@ -24,14 +24,17 @@ from local.state import State
 from sdk import secrets
 from sdk.messages import NO_COMMIT
 from tests.chaos import quiet
-from tests.chaos.authors import SERVER, execute
+from tests.chaos.authors import SERVER
 
 from .repositories import BRANCH, committed, git
 from .served import ROOT
+from .shell import Shell
 
-POLL_SECONDS = 0.01
+# To look costs time of the machine, too: each poll waits for so long, or for that part of what has passed.
+POLL_SECONDS, POLL_PART = 0.01, 0.01
 _LONGEST = 300
 _QUIET_SECONDS = 120
+Event = tuple[bytes, Mapping[str, str]]
 _NEXT = "refs/bench/next"  # the git server's hook does not look after this one
 _HANDLER = """import os
 
@@ -62,6 +65,7 @@ class Cloud:
     state: State
     folder: Path
     engine: docker.DockerClient
+    git_server: Shell
     owner: str = field(default_factory=lambda: f"bench-{uuid.uuid4().hex[:6]}")
     authors: list[Author] = field(default_factory=list)
 
@@ -137,18 +141,21 @@ class Author:
         """Move the server's branch to the head, or to another commit that is there; nobody is told."""
         self._at_server("update-ref", BRANCH, sha or self.head)
 
-    def deliver(self, sha: str = "") -> float:
-        """Send GitHub's event of that; when gh-push had taken it, by time.perf_counter."""
-        sha = sha or self.head
+    def event(self, sha: str = "") -> Event:
+        """GitHub's event of that."""
+        sha, state = sha or self.head, self.cloud.state
         repository = BareRepository(self.cloud.owner, self.name, self._folder)
-        state = self.cloud.state
         payload = event.payload(repository, Update(self.pushed, sha, BRANCH), public_url=state.git_url)
-        keys = secrets.read("github-webhook-secret", str(state.secrets_folder))
-        body, headers = event.signed(payload, keys)
+        self.pushed = sha
+        return event.signed(payload, secrets.read("github-webhook-secret", str(state.secrets_folder)))
+
+    def deliver(self, event: Event | None = None) -> float:
+        """Send the event, or the head's; when gh-push had taken it, by time.perf_counter."""
+        body, headers = event or self.event()
         answer = requests.post(self.cloud.url("gh-push"), body, headers=headers, timeout=10)
         accepted = time.perf_counter()
         assert answer.status_code == 202, answer.text
-        self.delivery, self.pushed = headers["X-GitHub-Delivery"], sha
+        self.delivery = headers["X-GitHub-Delivery"]
         return accepted
 
     def push(self) -> float:
@@ -167,8 +174,7 @@ class Author:
             self._at_server("update-ref", "-d", BRANCH)
 
     def _at_server(self, *arguments: str) -> str:
-        server = self.cloud.engine.containers.get(SERVER)
-        return execute(server, "git", f"--git-dir={self._bare}", *arguments)
+        return self.cloud.git_server.run("git", f"--git-dir={self._bare}", *arguments)
 
 
 def until_answers(url: str, text: str) -> None:
@@ -184,11 +190,12 @@ def until_answers(url: str, text: str) -> None:
 
 
 def until(check: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + _LONGEST
+    began = time.monotonic()
     while not check():
-        if time.monotonic() > deadline:
+        passed = time.monotonic() - began
+        if passed > _LONGEST:
             raise RuntimeError(f"{what} did not come within {_LONGEST} s")
-        time.sleep(POLL_SECONDS)
+        time.sleep(max(POLL_SECONDS, POLL_PART * passed))
 
 
 @contextmanager
@@ -196,10 +203,12 @@ def running() -> Iterator[Cloud]:
     """The cloud of this machine; one is started if there is none. What was deployed to it goes again."""
     subprocess.run((sys.executable, "-m", "local", "up"), cwd=ROOT, check=True, timeout=900)
     with tempfile.TemporaryDirectory(prefix="bench-live-") as folder:
-        cloud = Cloud(State.here(), Path(folder), docker.from_env(timeout=60))
+        server = Shell(SERVER)
+        cloud = Cloud(State.here(), Path(folder), docker.from_env(timeout=60), server)
         cloud.until_quiet()
         try:
             yield cloud
         finally:
             cloud.remove(list(cloud.authors))
             cloud.engine.close()
+            server.close()

@@ -12,7 +12,7 @@ from sdk.settings import Settings
 
 from . import cloud as clouds
 from .byhand import ByHand, by_hand
-from .cloud import Author, Cloud, handler, stack, until_answers
+from .cloud import Author, Cloud, Event, handler, stack, until_answers
 from .measure import Measure, Samples, interleaved, seconds
 
 _MANY = tuple(f"f{number:02}" for number in range(20))
@@ -196,9 +196,10 @@ def _burst(repeat: int) -> Samples:
         def ours() -> float:
             turn = f"turn {next(rounds)}"
             shas = [commits(author, turn) for author in authors]
+            events = [[author.event(sha) for sha in mine] for author, mine in zip(authors, shas, strict=True)]
             begun = time.perf_counter()
             with ThreadPoolExecutor(_REPOSITORIES) as pool:
-                accepted = list(pool.map(_pushed, authors, shas))
+                accepted = list(pool.map(_pushed, authors, shas, events))
                 spans.append(max(last for _, last in accepted) - begun)
                 for author in authors:
                     until_answers(cloud.url(author.services[0]), turn)
@@ -225,12 +226,12 @@ def _burst(repeat: int) -> Samples:
         return Samples(found.ours, found.floor, note)
 
 
-def _pushed(author: Author, shas: Sequence[str]) -> tuple[float, float]:
+def _pushed(author: Author, shas: Sequence[str], events: Sequence[Event]) -> tuple[float, float]:
     """Push one commit after the other; when gh-push took the first, and the last."""
     accepted = []
-    for sha in shas:
+    for sha, event in zip(shas, events, strict=True):
         author.move(sha)
-        accepted.append(author.deliver(sha))
+        accepted.append(author.deliver(event))
     return accepted[0], accepted[-1]
 
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import git
 
-from . import disk
+from . import disk, refs
 from .sdk.errors import Failed, Refused, TooLarge, Unavailable
 
 SHA = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
@@ -69,6 +69,9 @@ class Client:
         """
         if not ref.isprintable():
             return None
+        told = refs.commit(self.remote.url, self.remote.token, ref, self.seconds)
+        if SHA.fullmatch(told):
+            return told
         for line in self.run("ls-remote", "--", self.remote.url, ref).splitlines():
             sha, _, name = line.partition("\t")
             if name == ref and SHA.fullmatch(sha):

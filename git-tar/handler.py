@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from . import disk, github
+from .along import Along
 from .converge import Report, converge
 from .departure import ANOTHER, Leaving
 from .fetch import Remote
@@ -38,6 +39,7 @@ PATIENCE = Patience()
 CUSTOMERS = Customers()
 CUSTOMERS_SECONDS = 10
 CUTS = Cuts()
+ALONG = Along()
 SETBACKS = Setbacks(Path(tempfile.gettempdir()) / "setbacks.json")
 BUSY = "another push of this repository is on its way and takes this one along"
 
@@ -58,22 +60,29 @@ def handle(event: Event, context: Any) -> Answer:
 
 def deploy(push: Push, settings: Settings, keys: Keys) -> Answer:
     """Make the cluster match the branch."""
-    deadline = time.monotonic() + settings.push_timeout
+    began = time.monotonic()
+    deadline = began + settings.push_timeout
     remote = Remote(push.repository.clone_url)
     pipeline = Pipeline(push, remote, settings, keys, MIRRORS, TEMPLATES, SETBACKS, CUTS, SENDING, deadline)
+    if taken := ALONG.taken(push):
+        pipeline.report(taken)
+        return answer(200, {"delivery": push.delivery, **asdict(taken)})
     try:
         with SLOTS.taken(settings.parallel_long_calls, pipeline.repository, busy=BUSY), disk.checked():
-            push, remote = github.located(push, TOKENS, settings)
+            now, remote = github.located(push, TOKENS, settings)
             # Again, and by the owner of now: the push may have been queued before the list changed.
-            check_customer(push.repository.owner.login, settings)
-            pipeline = replace(pipeline, push=push, remote=remote)
+            check_customer(now.repository.owner.login, settings)
+            pipeline = replace(pipeline, push=now, remote=remote)
             report = converge(pipeline, settings.converge_rounds)
             PATIENCE.forget(push.delivery)
+            ALONG.ended(push, began, report)
     except Exception as error:
         if let_go(error, push, settings):
             return answer(200, {"delivery": push.delivery, "outcome": "skipped", "error": str(error)})
         final = given_up(error, PATIENCE.lost_since(push.delivery, error), settings)
         pipeline.report(Report(push.after, records.outcome_of(final), error=str(final)))
+        if not isinstance(final, Unavailable):
+            ALONG.forget(push)
         raise final from error
     if report.outcome == "failed":
         raise Failed(report.error, details={"report": asdict(report)})

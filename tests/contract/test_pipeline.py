@@ -20,6 +20,7 @@ import git_tar.handler
 import git_tar.overtaken
 import github_status.handler
 import reconcile.handler
+from git_tar.along import Along
 from git_tar.mirrors import Mirrors
 from git_tar.overtaken import Cuts
 from git_tar.sdk import messages, records
@@ -87,6 +88,7 @@ def cloud(
     mirrors = Mirrors(tmp_path / "mirrors")
     monkeypatch.setattr(git_tar.handler, "MIRRORS", mirrors)
     monkeypatch.setattr(git_tar.handler, "CUTS", Cuts())
+    monkeypatch.setattr(git_tar.handler, "ALONG", Along())
     monkeypatch.setattr(git_tar.handler, "SETBACKS", Setbacks(tmp_path / "setbacks.json"))
     monkeypatch.setattr(git_tar.handler, "TEMPLATES", TemplateCache(tmp_path / "templates", mirrors))
     yield Cloud(Origin(tmp_path), gateway, builder)
@@ -520,6 +522,61 @@ def test_two_pushes_of_one_repository_do_not_run_at_once(cloud: Cloud) -> None:
     assert status == 503
     assert "another push of this repository" in answer["error"]["message"]
     assert cloud.push(sha)[0] == 200
+
+
+def test_a_push_that_another_took_along_looks_at_nothing(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sha = cloud.origin.commit(files("one"))
+    with git_tar.handler.SLOTS.taken(3, ("github", 7)):
+        assert cloud.push(sha, delivery="first")[0] == 503
+    head = cloud.origin.commit({"one/handler.py": HANDLER + "# 2"})
+    assert cloud.push(head, delivery="second")[0] == 200
+    cloud.gateway.calls.clear()
+    told: list[Record] = []
+    monkeypatch.setattr(records, "listeners", [lambda record, subject: told.append(record)])
+    with monkeypatch.context() as patch:
+        patch.setattr(git_tar.handler, "converge", None)
+        status, answer = cloud.push(sha, delivery="first")
+    assert (status, answer["outcome"], answer["sha"]) == (200, "ok", head)
+    assert not cloud.gateway.calls
+    assert [(each.delivery, each.sha, each.stage, each.outcome) for each in told] == [
+        ("first", head, "push", "ok")
+    ]
+
+
+def test_a_push_that_came_while_another_was_at_work_looks_for_itself(cloud: Cloud) -> None:
+    """The other one may have read the head before it came."""
+    sha, ship = cloud.origin.commit(files("one")), cloud.gateway.handlers["buildshiprun"]
+
+    def meanwhile(event: Event) -> Any:
+        assert cloud.push(sha, delivery="second")[0] == 503
+        return ship(event)
+
+    cloud.gateway.handlers["buildshiprun"] = meanwhile
+    assert cloud.push(sha, delivery="first")[0] == 200
+    cloud.gateway.handlers["buildshiprun"] = ship
+    status, answer = cloud.push(sha, delivery="second")
+    assert (status, [each["outcome"] for each in answer["results"]]) == (200, ["unchanged"])
+
+
+def test_what_failed_takes_nothing_along(cloud: Cloud) -> None:
+    sha = cloud.origin.commit({"stack.yml": "functions: {}"})
+    with git_tar.handler.SLOTS.taken(3, ("github", 7)):
+        assert cloud.push(sha, delivery="first")[0] == 503
+    assert cloud.push(sha, delivery="second")[0] == 422
+    cloud.origin.commit(files("one"))
+    status, answer = cloud.push(sha, delivery="first")
+    assert (status, [each["outcome"] for each in answer["results"]]) == (200, ["ok"])
+
+
+def test_who_asks_for_a_rerun_sees_each_function_anew(cloud: Cloud) -> None:
+    sha = cloud.origin.commit(files("one"))
+    with git_tar.handler.SLOTS.taken(3, ("github", 7)):
+        assert cloud.push(sha, delivery="rerun-1")[0] == 503
+    assert cloud.push(sha, delivery="second")[0] == 200
+    status, answer = cloud.push(sha, delivery="rerun-1")
+    assert (status, [each["outcome"] for each in answer["results"]]) == (200, ["unchanged"])
 
 
 def test_two_functions_with_one_image_name_do_not_share_an_image(cloud: Cloud) -> None:
