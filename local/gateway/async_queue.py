@@ -11,13 +11,10 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections import defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -29,8 +26,10 @@ from .errors import GatewayError
 from .proxy import CALL_ID, Proxy
 from .queue_answer import Answer
 from .queue_calls import Caller
+from .queue_disk import Disk
 from .queue_entry import CALLBACKS, DELIVERY, FAILED, WAITING, WORKING, Entry
-from .queue_store import BODY_LIMIT, Call, Store
+from .queue_line import Line, Try
+from .queue_store import BODY_LIMIT, Call
 from .settings import Settings
 from .whole import whole
 
@@ -38,21 +37,7 @@ from .whole import whole
 _SHOWN = (CALL_ID.lower(), DELIVERY.lower())
 _TRIM_SECONDS = 3600
 
-T = TypeVar("T")
 log = logging.getLogger("gateway.queue")
-
-
-@dataclass
-class _Line:
-    """The calls of one function: the ids that wait, how many are worked on, and how many pause."""
-
-    waiting: deque[int] = field(default_factory=deque)
-    working: int = 0
-    pausing: int = 0
-    ended: int = 0
-
-    def __len__(self) -> int:
-        return len(self.waiting) + self.working + self.pausing
 
 
 class AsyncQueue:
@@ -60,12 +45,10 @@ class AsyncQueue:
         self._proxy = proxy
         self._caller = Caller(proxy, callbacks)
         self._settings = settings
-        self._store = Store(settings.queue_path)
-        # SQLite's connections are used by one thread, which `close` can wait for.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="queue")
+        self._disk = Disk(settings.queue_path)
+        self._store = self._disk.store
         self._entries: dict[int, Entry] = {}
-        self._lines: dict[str, _Line] = defaultdict(_Line)
-        self._woken: dict[int, asyncio.Event] = {}
+        self._lines: dict[str, Line] = defaultdict(Line)
         self._work: set[asyncio.Task[None]] = set()
 
     def load(self) -> None:
@@ -75,17 +58,18 @@ class AsyncQueue:
             entry = Entry.of(row.id, row.call, row.queued_at, failed=row.failed)
             self._entries[row.id] = entry
             if entry.state == WAITING:
-                self._lines[entry.line].waiting.append(row.id)
+                self._lines[entry.line].add(row.id)
         for name in list(self._lines):
             self._staff(name)
         self._spawn(self._trimming())
 
     async def close(self) -> None:
+        for line in self._lines.values():
+            line.close()
         for task in list(self._work):
             task.cancel()
         await asyncio.gather(*self._work, return_exceptions=True)
-        await asyncio.to_thread(self._thread.shutdown)
-        self._store.close()
+        await self._disk.close()
 
     def calls(self) -> Sequence[Mapping[str, Any]]:
         """What is worked on, what waits, and what failed for good; never a body or a header's value."""
@@ -113,18 +97,17 @@ class AsyncQueue:
         """Make a failed call again, as if it were new; one that pauses is made now."""
         entry = self._entry(number)
         if entry.state == WAITING:
-            if number in self._woken:
-                self._woken[number].set()
+            self._resume(entry)
             return
         if not entry.can_be_retried:
             raise GatewayError(409, f"call {number} was refused, and is not kept: send it anew")
         self._check_room(entry.line)
         entry.state = WAITING  # for whoever asks for the same meanwhile
         try:
-            call = await self._asked(self._store.call, number)
+            call = await self._disk.asked(self._store.call, number)
             if call:
                 call = replace(call, attempts=0, ended_at=0)
-                await self._asked(self._store.again, number, call)
+                await self._disk.asked(self._store.again, number, call)
         except GatewayError:
             entry.state = FAILED
             raise
@@ -137,23 +120,24 @@ class AsyncQueue:
     async def drop(self, number: int) -> None:
         """Forget a call that waits or failed."""
         entry = self._entry(number)
-        line = self._lines[entry.line]
-        with suppress(ValueError):
-            line.waiting.remove(number)
+        was_there = self._leave(entry)
         try:
-            await self._asked(self._store.remove, number)
+            await self._disk.asked(self._store.remove, number)
         except GatewayError:
-            if entry.state == WAITING and number not in self._woken:
-                line.waiting.append(number)
+            if was_there:
+                self._pause(entry, max(0, entry.next_try - time.time()), 0)
             raise
         self._entries.pop(number, None)
-        if number in self._woken:
-            self._woken[number].set()
-        self._forget_empty(entry.line)
+        self._leave(entry)  # whoever had it made again meanwhile
+
+    def _leave(self, entry: Entry) -> bool:
+        was_there = self._lines[entry.line].leave(entry.id)
+        self._staff(entry.line)
+        return was_there
 
     async def _keep(self, call: Call) -> None:
         call = replace(call, size=len(call.body))
-        number = await self._asked(self._store.add, call)
+        number = await self._disk.asked(self._store.add, call)
         self._entries[number] = Entry.of(number, call, time.time())
         self._queue(self._entries[number])
 
@@ -182,62 +166,42 @@ class AsyncQueue:
         return self._proxy.knows(line.removesuffix(CALLBACKS))
 
     def _queue(self, entry: Entry) -> None:
-        self._lines[entry.line].waiting.append(entry.id)
+        self._lines[entry.line].add(entry.id)
         self._staff(entry.line)
 
     def _staff(self, name: str) -> None:
         """Work on what waits, with a bounded number of calls at once."""
         line = self._lines[name]
-        while line.waiting and line.working < self._settings.queue_workers:
-            entry = self._entries[line.waiting.popleft()]
+        while line.working < self._settings.queue_workers and (made := line.take()):
+            entry = self._entries[made.id]
             entry.state = WORKING
-            line.working += 1
-            self._spawn(self._one(entry))
-        self._forget_empty(name)
-
-    def _forget_empty(self, name: str) -> None:
-        if name in self._lines and not self._lines[name]:
+            self._spawn(self._one(entry, line, made))
+        if not line:
             del self._lines[name]
 
-    async def _one(self, entry: Entry) -> None:
-        line = self._lines[entry.line]
-        ended = line.ended
+    async def _one(self, entry: Entry, line: Line, made: Try) -> None:
         try:
-            pause = await self._try(entry)
+            pause = await self._try(entry, line, made)
         except Exception:  # a full disk, say: the call is still there
             log.exception("a call of %s is put off", entry.function)
             pause = self._settings.queue_backoff_limit
-        line.working -= 1
-        if pause is None:
-            line.ended += 1
-            self._wake_busy(entry.function)
-        else:
-            one_ended = entry.turns and line.ended > ended  # before this one was there to be woken
-            await self._pause(entry, line, 0 if one_ended else pause)
+        if pause is not None:
+            self._pause(entry, pause, made.ended)
+        line.over(made)
         self._staff(entry.line)
 
-    def _wake_busy(self, name: str) -> None:
-        """A call of the function has ended: what only waited for its turn may have it now."""
-        for number, woken in self._woken.items():
-            entry = self._entries.get(number)
-            if entry and entry.function == name and entry.turns:
-                woken.set()
-
-    async def _pause(self, entry: Entry, line: _Line, seconds: float) -> None:
+    def _pause(self, entry: Entry, seconds: float, asked: int) -> None:
         entry.state, entry.next_try = WAITING, time.time() + seconds
-        line.pausing += 1
-        self._staff(entry.line)
-        woken = self._woken[entry.id] = asyncio.Event()
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(woken.wait(), seconds)
-        del self._woken[entry.id]
-        line.pausing -= 1
-        if entry.id in self._entries:
-            line.waiting.append(entry.id)
+        timer = asyncio.get_running_loop().call_later(seconds, self._resume, entry)
+        self._lines[entry.line].pause(entry.id, timer, asked if entry.turns else None)
 
-    async def _try(self, entry: Entry) -> float | None:
+    def _resume(self, entry: Entry) -> None:
+        self._lines[entry.line].resume(entry.id)
+        self._staff(entry.line)
+
+    async def _try(self, entry: Entry, line: Line, made: Try) -> float | None:
         """Make the call once; the pause before the next try, None if this was the last."""
-        call = await self._stored(self._store.call, entry.id)
+        call = await self._disk.stored(self._store.call, entry.id)
         if call is None:  # it was dropped
             return None
         limit = self._settings.callback_attempts if call.is_callback else self._settings.queue_attempts
@@ -246,16 +210,18 @@ class AsyncQueue:
             await self._fail(entry, call, Answer(call.status or 503, said))
             return None
         call = replace(call, attempts=call.attempts + 1, status=entry.status, error=entry.error)
-        await self._stored(self._store.change, entry.id, call)
+        await self._disk.stored(self._store.change, entry.id, call)
         entry.attempts = call.attempts
         answer = await self._caller.make(call)
         entry.status, entry.error = answer.status, answer.said
         if answer.is_busy:  # it was not tried yet
             entry.turns += 1
             entry.attempts -= 1
-            await self._stored(self._store.change, entry.id, replace(call, attempts=entry.attempts))
+            await self._disk.stored(self._store.change, entry.id, replace(call, attempts=entry.attempts))
             return self._backoff(entry.turns)
         entry.turns = 0
+        line.has_room(made)
+        self._staff(entry.line)
         if answer.status in RETRIED and call.attempts < limit:
             return self._backoff(call.attempts)
         if answer.is_good:
@@ -266,7 +232,7 @@ class AsyncQueue:
         return None
 
     async def _forget(self, entry: Entry) -> None:
-        await self._stored(self._store.remove, entry.id)
+        await self._disk.stored(self._store.remove, entry.id)
         self._entries.pop(entry.id, None)
 
     async def _call_back(self, call: Call, answer: Answer) -> None:
@@ -298,13 +264,9 @@ class AsyncQueue:
         if not failed_calls.keeps_body(call.status, call.headers):
             shown = {name: text for name, text in call.headers.items() if name.lower() in _SHOWN}
             kept = replace(kept, body=b"", headers=shown, whole=False)
-        await self._stored(self._store.fail, entry.id, kept)
+        await self._disk.stored(self._store.fail, entry.id, kept)
         self._entries[entry.id] = Entry.of(entry.id, kept, entry.queued_at, failed=True)
-        alarm = ""
-        if failed_calls.is_alarm(call.status, call.headers):
-            alarm = (
-                f"ALARM: an operator must act: {call.function} and who calls it must hold the same secrets: "
-            )
+        alarm = failed_calls.alarm(call.function, call.status, call.headers)
         log.error(
             "%scall %d (%s) of %s failed for good after %d attempts: %d %s",
             *(alarm, entry.id, entry.call_id, call.function, call.attempts, call.status, call.error),
@@ -328,21 +290,10 @@ class AsyncQueue:
         with suppress(sqlite3.Error):  # a full disk: the next one will do
             for number in gone:
                 if number in self._entries and self._entries[number].state == FAILED:
-                    await self._stored(self._store.remove, number)
+                    await self._disk.stored(self._store.remove, number)
                     self._entries.pop(number, None)
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.create_task(work)
         self._work.add(task)
         task.add_done_callback(self._work.discard)
-
-    async def _stored(self, function: Callable[..., T], *arguments: Any) -> T:
-        call = partial(function, *arguments)
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
-
-    async def _asked(self, function: Callable[..., T], *arguments: Any) -> T:
-        """The same for a caller, who is told when the disk is full."""
-        try:
-            return await self._stored(function, *arguments)
-        except sqlite3.Error as error:
-            raise GatewayError(503, f"the queue can't be written: {error}") from None

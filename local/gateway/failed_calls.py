@@ -39,6 +39,12 @@ def is_alarm(status: int, headers: Mapping[str, str]) -> bool:
     return status == UNAUTHORIZED and any(name.lower() == CLOUD_HEADER.lower() for name in headers)
 
 
+def alarm(function: str, status: int, headers: Mapping[str, str]) -> str:
+    """What the log says before it tells of such a call; empty for any other."""
+    said = f"ALARM: an operator must act: {function} and who calls it must hold the same secrets: "
+    return said if is_alarm(status, headers) else ""
+
+
 def keeps_body(status: int, headers: Mapping[str, str]) -> bool:
     """A call that was refused can't be made again, but for one that only lacked the right secret."""
     return not is_refused(status) or is_alarm(status, headers)
