@@ -77,6 +77,8 @@ def deploy(push: Push, settings: Settings, keys: Keys) -> Answer:
             PATIENCE.forget(push.delivery)
             ALONG.ended(push, began, report)
     except Exception as error:
+        if isinstance(error, Busy):
+            CUTS.hint(pipeline.repository)
         if let_go(error, push, settings):
             return answer(200, {"delivery": push.delivery, "outcome": "skipped", "error": str(error)})
         final = given_up(error, PATIENCE.lost_since(push.delivery, error), settings)

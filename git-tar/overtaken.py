@@ -16,8 +16,8 @@ from cachetools import LRUCache
 
 from .sdk.errors import CloudError, Superseded
 
-# How often a push that takes long looks whether it was overtaken.
-WATCH_SECONDS = 5
+# How often a push that takes long looks whether it was overtaken; and how soon if another one has come.
+WATCH_SECONDS, HINT_SECONDS = 5.0, 1.0
 MOST_IN_A_ROW = 2
 
 
@@ -34,6 +34,7 @@ class Watch:
     tell: Callable[[], None]
     _asked: float = field(default_factory=time.monotonic)
     has_moved: bool = False
+    has_hint: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def check(self) -> None:
@@ -43,7 +44,9 @@ class Watch:
 
     def moved(self) -> bool:
         with self._lock:
-            if not self.has_moved and time.monotonic() - self._asked > WATCH_SECONDS:
+            pause = HINT_SECONDS if self.has_hint else WATCH_SECONDS
+            if not self.has_moved and time.monotonic() - self._asked > pause:
+                self.has_hint = False
                 with suppress(CloudError):  # a server that does not answer is no newer commit
                     self.has_moved = self.head() != self.sha
                 self._asked = time.monotonic()
@@ -55,7 +58,7 @@ class Watch:
         ended, telling = threading.Event(), threading.Lock()
 
         def look() -> None:
-            while not ended.wait(WATCH_SECONDS):
+            while not ended.wait(min(HINT_SECONDS, WATCH_SECONDS)):
                 if not self.moved():
                     continue
                 with telling, suppress(CloudError):
@@ -75,6 +78,7 @@ class Cuts:
     """How many passes in a row were cut short, by repository; what a restart forgets is cut once more."""
 
     _in_a_row: LRUCache[Hashable, int] = field(default_factory=lambda: LRUCache(1000))
+    _watching: dict[Hashable, Watch] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
@@ -87,10 +91,17 @@ class Cuts:
             self._count(repository, 0)
             return
         try:
+            self._watching[repository] = watch
             with watch.watching():
                 yield watch
         finally:
+            del self._watching[repository]
             self._count(repository, before + 1 if watch.has_moved else 0)
+
+    def hint(self, repository: Hashable) -> None:
+        """Another push of the repository has come: it may have moved on."""
+        if watch := self._watching.get(repository):
+            watch.has_hint = True
 
     def _count(self, repository: Hashable, cuts: int) -> None:
         with self._lock:

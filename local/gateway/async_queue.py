@@ -36,6 +36,8 @@ from .whole import whole
 # Of the headers, what the list shows.
 _SHOWN = (CALL_ID.lower(), DELIVERY.lower())
 _TRIM_SECONDS = 3600
+# What waits for its turn is asked when one has ended; by its own pause only if that is never seen here.
+_TURNS_AHEAD = 2
 
 log = logging.getLogger("gateway.queue")
 
@@ -58,7 +60,7 @@ class AsyncQueue:
             entry = Entry.of(row.id, row.call, row.queued_at, failed=row.failed)
             self._entries[row.id] = entry
             if entry.state == WAITING:
-                self._lines[entry.line].add(row.id)
+                self._lines[entry.line].add(row.id, entry.repository)
         for name in list(self._lines):
             self._staff(name)
         self._spawn(self._trimming())
@@ -166,7 +168,7 @@ class AsyncQueue:
         return self._proxy.knows(line.removesuffix(CALLBACKS))
 
     def _queue(self, entry: Entry) -> None:
-        self._lines[entry.line].add(entry.id)
+        self._lines[entry.line].add(entry.id, entry.repository)
         self._staff(entry.line)
 
     def _staff(self, name: str) -> None:
@@ -218,7 +220,7 @@ class AsyncQueue:
             entry.turns += 1
             entry.attempts -= 1
             await self._disk.stored(self._store.change, entry.id, replace(call, attempts=entry.attempts))
-            return self._backoff(entry.turns)
+            return self._backoff(entry.turns + _TURNS_AHEAD)
         entry.turns = 0
         line.has_room(made)
         self._staff(entry.line)

@@ -3,7 +3,8 @@
 A function that works on a few calls at once tells the others that it is busy. Were all of them made again
 whenever one has ended, nearly all would be told so again. So each end is one turn: of the oldest that was not
 asked since an end. If that finds no room either, since another call of its repository is worked on, say, or
-fails, the turn is the next one's, until one is taken or all have been asked.
+fails, the turn is the next one's, until one is taken or all have been asked. What one of a repository is
+told, the others of it would be told, too: after an end one is asked for all of them.
 """
 
 from __future__ import annotations
@@ -42,12 +43,16 @@ class Line:
         self._turns: deque[int] = deque()
         self._waiting: deque[int] = deque()
         self._pausing: dict[int, _Pause] = {}
+        self._groups: dict[int, str] = {}
 
     def __len__(self) -> int:
         return self.working + len(self._turns) + len(self._waiting) + len(self._pausing)
 
-    def add(self, number: int) -> None:
+    def add(self, number: int, group: str = "") -> None:
+        """A call that is to be made; `group` is the repository that it is about, if it is known."""
         self._waiting.append(number)
+        if group:
+            self._groups[number] = group
 
     def take(self) -> Try | None:
         """The next one to be made; those that have a turn come before those that were never asked."""
@@ -70,6 +75,8 @@ class Line:
     def over(self, made: Try) -> None:
         """The try is over; if the call is not, it pauses already, and is one of those that are asked."""
         self.working -= 1
+        if made.id not in self._pausing:
+            self._groups.pop(made.id, None)
         if made.has_turn:
             self._hand_on()
         elif self._is_due(made.id):  # an end while it was asked, which may have found nobody
@@ -83,6 +90,7 @@ class Line:
 
     def leave(self, number: int) -> bool:
         """Forget a call that is not worked on, whose turn is then the next one's; whether it was here."""
+        self._groups.pop(number, None)
         if number in self._turns:
             self._turns.remove(number)
             self._hand_on()
@@ -97,7 +105,12 @@ class Line:
             self._end_pause(number)
 
     def _hand_on(self) -> None:
-        oldest = min(filter(self._is_due, self._pausing), default=None)
+        told = {
+            self._groups.get(number) for number, pause in self._pausing.items() if pause.asked == self._ended
+        }
+        told.discard(None)
+        due = (number for number in self._pausing if self._groups.get(number) not in told)
+        oldest = min(filter(self._is_due, due), default=None)
         if oldest is not None:
             self._end_pause(oldest)
             self._turns.append(oldest)

@@ -548,13 +548,16 @@ def test_a_push_that_another_took_along_looks_at_nothing(
 def test_a_push_that_came_while_another_was_at_work_looks_for_itself(cloud: Cloud) -> None:
     """The other one may have read the head before it came."""
     sha, ship = cloud.origin.commit(files("one")), cloud.gateway.handlers["buildshiprun"]
+    hints: list[bool] = []
 
     def meanwhile(event: Event) -> Any:
         assert cloud.push(sha, delivery="second")[0] == 503
+        hints.extend(watch.has_hint for watch in git_tar.handler.CUTS._watching.values())
         return ship(event)
 
     cloud.gateway.handlers["buildshiprun"] = meanwhile
     assert cloud.push(sha, delivery="first")[0] == 200
+    assert hints == [True], "and it is a sign that the branch may have moved"
     cloud.gateway.handlers["buildshiprun"] = ship
     status, answer = cloud.push(sha, delivery="second")
     assert (status, [each["outcome"] for each in answer["results"]]) == (200, ["unchanged"])

@@ -129,3 +129,32 @@ def test_a_pass_that_is_cut_counts_also_if_it_fails() -> None:
         with pytest.raises(Unavailable):
             cut_and_fail(Told())
     assert not is_cut(cuts, Told())
+
+
+def test_another_push_of_the_repository_is_a_hint_to_look_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overtaken, "WATCH_SECONDS", 60)
+    monkeypatch.setattr(overtaken, "HINT_SECONDS", 0.01)
+    cuts, told = Cuts(), Told()
+    with cuts.watched("r", told.watch()) as watch:
+        cuts.hint("another one")
+        assert not told.twice.wait(0.1)
+        assert not watch.moved()
+        cuts.hint("r")
+        assert told.twice.wait(10)
+    cuts.hint("r")  # nobody watches
+
+
+def test_a_hint_that_was_wrong_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overtaken, "WATCH_SECONDS", 60)
+    monkeypatch.setattr(overtaken, "HINT_SECONDS", 0.01)
+    cuts, looks = Cuts(), threading.Semaphore(0)
+
+    def head() -> str:
+        looks.release()
+        return "a1"
+
+    with cuts.watched("r", Told().watch(head)) as watch:
+        cuts.hint("r")
+        assert looks.acquire(timeout=10)
+        assert not looks.acquire(timeout=0.1)
+        assert not watch.moved()

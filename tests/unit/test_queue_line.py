@@ -130,3 +130,33 @@ def test_calls_of_one_function_are_asked_in_proportion_to_their_number(
         end(line, working.pop(0))
     assert order == list(range(60))
     assert asked == 3 + 57 + 57
+
+
+def test_of_a_repository_one_is_asked_for_all(wait: Callable[[Line, Try], None]) -> None:
+    line = Line()
+    for number, group in enumerate(["", "a", "a", "b", "a", ""], 1):
+        line.add(number, group)
+    first, *others = [taken(line) for _ in range(6)]
+    for made in others:
+        wait(line, made)
+    end(line, first)
+    asked = []
+    while made := line.take():
+        asked.append(made.id)
+        wait(line, made)
+    assert asked == [2, 4, 6]
+
+
+def test_the_next_of_a_repository_is_asked_after_the_next_end(wait: Callable[[Line, Try], None]) -> None:
+    line = Line()
+    for number in range(1, 5):
+        line.add(number, "a")
+    first, *others = [taken(line) for _ in range(4)]
+    for made in others:
+        wait(line, made)
+    end(line, first)
+    second = taken(line)
+    end(line, second)
+    assert line.leave(4)
+    assert taken(line).id == 3
+    assert line.take() is None
