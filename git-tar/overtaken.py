@@ -17,7 +17,7 @@ from cachetools import LRUCache
 from .sdk.errors import CloudError, Superseded
 
 # How often a push that takes long looks whether it was overtaken; and how soon if another one has come.
-WATCH_SECONDS, HINT_SECONDS = 5.0, 1.0
+WATCH_SECONDS, HINT_SECONDS = 5.0, 0.5
 MOST_IN_A_ROW = 2
 
 

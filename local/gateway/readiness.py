@@ -18,7 +18,8 @@ from .swarm import Generation, Swarm, Task
 PORT = 8080
 READY_PATHS = ("/_/ready", "/_/health")
 DEATHS = 2  # exits before a new version is given up: one may be bad luck
-_LOOK_SECONDS = 0.1  # between two looks at the engine
+# Between two looks at the engine: for where its tasks are, and, once they run, for whether they died.
+_LOOK_SECONDS, _WATCH_SECONDS = 0.1, 0.4
 _PROBE_SECONDS = 0.03  # between two questions to a task, which cost much less
 _PROBE_TIMEOUT = aiohttp.ClientTimeout(total=2, sock_connect=0.5)
 # What a replica is: ready for calls, there but not ready for them, or not to be connected to.
@@ -45,7 +46,7 @@ class Readiness:
         while time.monotonic() < end:
             tasks = await self._tasks(generation)
             _check_deaths(tasks, DEATHS)
-            look = time.monotonic() + _LOOK_SECONDS
+            look = time.monotonic() + (_WATCH_SECONDS if _all_run(generation, tasks) else _LOOK_SECONDS)
             while time.monotonic() < look:
                 if set(await self._answers(generation, tasks)) == {_READY}:
                     return _forgive(generation, tasks)
@@ -84,7 +85,7 @@ class Readiness:
 
     async def _answers(self, generation: Generation, tasks: list[Task]) -> list[str]:
         """What each of its replicas is: those that do not run yet are absent."""
-        running = [task for task in tasks if task.running and task.address]
+        running = _running(tasks)
         missing = generation.replicas - len(running)
         return [_ABSENT] * missing or [await self._answer(generation, task) for task in running]
 
@@ -108,6 +109,15 @@ class Readiness:
             except (aiohttp.ClientError, OSError):
                 return _ABSENT
         return _BUSY if given else _READY
+
+
+def _running(tasks: list[Task]) -> list[Task]:
+    """Those that can be asked."""
+    return [task for task in tasks if task.running and task.address]
+
+
+def _all_run(generation: Generation, tasks: list[Task]) -> bool:
+    return len(_running(tasks)) >= generation.replicas
 
 
 def _forgive(generation: Generation, tasks: list[Task]) -> None:
