@@ -6,12 +6,12 @@ import time
 from typing import Any
 
 from .report import Memory, Reporter
-from .sdk import github_app, messages, secrets
+from .sdk import messages, secrets
 from .sdk.edge import Answer, Event, answer, function
 from .sdk.gateway import Gateway
 from .sdk.settings import Settings
 from .sdk.slots import Slots
-from .sdk.status import RECEIVER, Told
+from .sdk.status import RECEIVER, Told, shows
 
 SLOTS, MEMORY = Slots(), Memory()
 SECONDS = 90
@@ -25,7 +25,7 @@ def handle(event: Event, context: Any) -> Answer:
     keys = secrets.read("payload-secret", settings.secret_mount_path)
     body = messages.verified(event.body, event.headers, keys)
     told = messages.unseal(body, RECEIVER, Told)
-    if not (settings.report_status and github_app.is_app(told.scm, settings)):
+    if not shows(told.scm, settings):
         return answer(200, {"ignored": "report_status is off, or there is no GitHub App"})
     with SLOTS.taken(settings.parallel_long_calls, (told.scm, told.repo_id), busy=BUSY):
         reporter = Reporter(Gateway.of(settings), settings, MEMORY, deadline)

@@ -55,10 +55,14 @@ class Told:
 def tell(record: Record, subject: Subject) -> None:
     """A listener of records."""
     settings = Settings.read()
-    is_on = settings.report_status and subject.scm == "github" and bool(settings.github_app_id)
-    if is_on and is_commit(record.sha) and _matters(record):
+    if shows(subject.scm, settings) and is_commit(record.sha) and _matters(record):
         asked = subject.asked if is_commit(subject.asked) else ""
         MESSENGER.take(Told(subject.scm, subject.owner_id, subject.repo_id, asked, record))
+
+
+def shows(scm: str, settings: Settings) -> bool:
+    """Whether commits show what became of them: at GitHub, or where the local cloud plays its checks."""
+    return settings.report_status and bool(settings.github_app_id) and scm in ("github", "local")
 
 
 def is_commit(sha: str) -> bool:

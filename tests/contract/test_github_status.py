@@ -243,11 +243,11 @@ def test_a_push_ends_while_github_hangs(cloud: Cloud, github: FakeChecks) -> Non
     github.before.append(lambda method, path: None if goes_on.wait(SECONDS) else (500, b""))
     sha = cloud.origin.commit(files("one"))
     github.commits.add(sha)
-    assert cloud.push(sha, scm="local")[0] == 200
+    assert cloud.push(sha, scm="gitlab")[0] == 200
     record = git_tar.sdk.records.parse(cloud.gateway.logs["git-tar"][-1])
     assert record
     git_tar.sdk.status.MESSENGER.take(git_tar.sdk.status.Told("github", 3, REPOSITORY, sha, record))
-    assert cloud.push(sha, scm="local")[0] == 200
+    assert cloud.push(sha, scm="gitlab")[0] == 200
     assert not github.runs, "GitHub has not answered yet"
     goes_on.set()
     settled()
@@ -406,10 +406,10 @@ def test_where_nothing_is_to_be_told_nobody_is_called(
     monkeypatch.setenv("report_status", "false")
     push(cloud, github, files("one"))
     monkeypatch.setenv("report_status", "true")
-    cloud.push(cloud.origin.commit(files("one", "two")), scm="local")
+    cloud.push(cloud.origin.commit(files("one", "two")), scm="gitlab")
     settled()
     assert not cloud.gateway.made("POST", "/function/github-status")
-    body = messages.seal("github-status", git_tar.sdk.status.Told("local", 3, 7, "", LAST))
+    body = messages.seal("github-status", git_tar.sdk.status.Told("gitlab", 3, 7, "", LAST))
     answer = github_status.handler.handle(Event(body, git_tar.sdk.messages.headers(body, KEYS)), None)
     assert json.loads(answer["body"]) == {"ignored": "report_status is off, or there is no GitHub App"}
 
