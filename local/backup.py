@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -72,7 +72,7 @@ def _write(out: BinaryIO, client: docker.DockerClient, state: State) -> None:
         for name in (*SECRETS, *BUILDER_SECRETS):
             writer.add(f"{archive.CREDENTIALS}/{name}", state.secret_file(name).read_bytes())
     with step("authors' secrets"):
-        for name, value in _cluster_secrets(client):
+        for name, value in _cluster_secrets(client, state.platform_secrets):
             writer.add(f"{archive.SECRETS}/{name}", value)
     with step("functions"):
         for name, spec in _functions(client).items():
@@ -101,13 +101,13 @@ def _functions(client: docker.DockerClient) -> Mapping[str, bytes]:
     return {name: spec for name, (_, spec) in sorted(newest.items())}
 
 
-def _cluster_secrets(client: docker.DockerClient) -> Iterator[tuple[str, bytes]]:
-    """Each secret but the platform's own, with its newest value, which Swarm shows to a task alone."""
+def _cluster_secrets(client: docker.DockerClient, platform: Collection[str]) -> Iterator[tuple[str, bytes]]:
+    """Each secret but the `platform`'s own, with its newest value, which Swarm shows to a task alone."""
     newest: dict[str, Mapping[str, Any]] = {}
     rows = (secret.attrs for secret in client.secrets.list(filters={"label": secrets.NAME}))
     for row in sorted(rows, key=lambda row: str(row["Spec"]["Name"])):  # the name ends in the time
         name = row["Spec"]["Labels"][secrets.NAME]
-        if name not in SECRETS:
+        if name not in platform:
             newest[name] = row
     if newest:
         names = list(newest)

@@ -68,9 +68,14 @@ def main() -> None:
 
 @main.command()
 @click.option("--advertise", metavar="ADDR", help="This machine's address, for more machines to join.")
-def up(advertise: str | None) -> None:
+@click.option(
+    "--github/--no-github",
+    default=None,
+    help="Show what GitHub would show on commits, by a play of its checks; until --no-github or down.",
+)
+def up(advertise: str | None, github: bool | None) -> None:
     """Start the whole cloud, and push the example if it isn't live."""
-    machine.up(State.here(), advertise)
+    machine.up(State.here(), advertise, github)
 
 
 @main.command()

@@ -1,4 +1,4 @@
-"""The platform's own containers: registry, of-builder, gateway and git server."""
+"""The platform's own containers: registry, of-builder, gateway, git server, and the play of GitHub."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from docker.models.containers import Container
 from . import images
 from .engine import FUNCTIONS_NETWORK, LABEL, SYSTEM_NETWORK
 from .errors import CommandError
-from .state import BUILDER_SECRETS, State
+from .state import APP_KEY, BUILDER_SECRETS, State
 from .steps import until
 
 SOCKET = "/var/run/docker.sock"
@@ -44,6 +44,7 @@ class Service:
     networks: tuple[str, ...] = (SYSTEM_NETWORK,)
     environment: Mapping[str, str] = field(default_factory=dict)
     volumes: Mapping[str, str] = field(default_factory=dict)
+    reads: Mapping[str, str] = field(default_factory=dict)  # volumes of others
     secrets: tuple[str, ...] = ()
     engine_socket: bool = False
     waits_for: str = ""
@@ -60,6 +61,7 @@ class Service:
 def services(state: State, tags: Mapping[str, str], cgroup_parent: str) -> tuple[Service, ...]:
     """All of them, in the order in which they start; `cgroup_parent` limits the build steps."""
     ports = state.ports
+    played = (_github(state, tags),) if state.plays_github else ()
     return (
         Service(
             alias="registry",
@@ -100,11 +102,28 @@ def services(state: State, tags: Mapping[str, str], cgroup_parent: str) -> tuple
             image=tags[images.GIT_SERVER.name],
             port=8081,
             published=ports.git_port,
-            environment={"PUBLIC_URL": state.git_url},
+            environment={
+                "PUBLIC_URL": state.git_url,
+                **({"CHECKS_URL": state.checks_url} if state.plays_github else {}),
+            },
             volumes={"openfaas-cloud-git": "/srv/git"},
             secrets=("basic-auth-user", "basic-auth-password", "github-webhook-secret"),
             waits_for="receive-pack",  # a push, which git-tar fetches from here before it ends
         ),
+        *played,
+    )
+
+
+def _github(state: State, tags: Mapping[str, str]) -> Service:
+    """The play of GitHub's checks. What the git server has is what it knows."""
+    return Service(
+        alias="github",
+        image=tags[images.GITHUB.name],
+        port=8080,
+        published=state.ports.github_port,
+        volumes={"openfaas-cloud-github": "/var/lib/github"},
+        reads={"openfaas-cloud-git": "/srv/git"},
+        secrets=(APP_KEY,),
     )
 
 
@@ -183,6 +202,10 @@ def _mounts(service: Service, state: State) -> list[docker.types.Mount]:
         docker.types.Mount(target, name, type="volume", labels={LABEL: "1"})
         for name, target in service.volumes.items()
     ]
+    mounts += [
+        docker.types.Mount(target, name, type="volume", read_only=True)
+        for name, target in service.reads.items()
+    ]
     for name in service.secrets:
         file = str(state.secret_file(name))
         mounts.append(docker.types.Mount(f"{SECRETS_PATH}/{name}", file, type="bind", read_only=True))
@@ -206,10 +229,12 @@ def _start(container: Container, service: Service) -> None:
 
 def refused(service: Service, said: str) -> CommandError:
     if "address already in use" in said or "port is already allocated" in said:
+        up = "make up` (after `make down`, if the cloud was up before)"
+        if service.alias == "github":
+            up = ".venv/bin/python -m local up --github`"
         return CommandError(
             f"port {service.published} of 127.0.0.1 is taken, {service.alias} needs it: free it, or "
-            f"choose another, as in `{_SETTING[service.alias]}={service.published + 1000} make up` "
-            "(after `make down`, if the cloud was up before)"
+            f"choose another, as in `{_SETTING[service.alias]}={service.published + 1000} {up}"
         )
     return CommandError(f"{service.alias} does not start: {said}")
 
@@ -219,4 +244,5 @@ _SETTING = {
     "of-builder": "builder_port",
     "gateway": "gateway_port",
     "git-server": "git_port",
+    "github": "github_port",
 }

@@ -66,6 +66,16 @@ GIT_SERVER = Image(
         "local/template",
     ),
 )
+# With `up --github` alone.
+GITHUB = Image(
+    "github",
+    "local/github/Dockerfile",
+    (
+        "local/__init__.py",
+        *(f"local/gitserver/{name}.py" for name in ("__init__", "repository")),
+        "local/github",
+    ),
+)
 ALL = (REGISTRY, BUILDER, GATEWAY, GIT_SERVER)
 
 

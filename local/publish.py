@@ -19,9 +19,10 @@ from sdk.errors import CloudError
 from sdk.shrinkwrap import shrinkwrap
 from sdk.stack import Function
 
+from . import checks
 from .errors import CommandError
 from .images import ROOT
-from .state import SECRETS, State
+from .state import APP_KEY, SECRETS, State
 from .steps import until
 
 BUILD_SECONDS = 300
@@ -46,10 +47,13 @@ class Publisher:
         values = {name: self.state.secret_file(name).read_text() for name in SECRETS}
         digest = hashlib.sha256(repr(values).encode()).hexdigest()
         same = marker.exists() and marker.read_text() == digest
-        there = gateway.secret_names() if same else ()
+        there = gateway.secret_names()
         for name, value in values.items():
-            if name not in there:
+            if not same or name not in there:
                 gateway.set_secret(name, value)
+        # It has one value from when it is turned on until nothing is left of it.
+        if self.state.plays_github and APP_KEY not in there:
+            gateway.set_secret(APP_KEY, self.state.secret_file(APP_KEY).read_text())
         marker.write_text(digest)
 
     def functions(self) -> None:
@@ -100,7 +104,7 @@ class Publisher:
             "image": image,
             "envProcess": function.fprocess,
             "envVars": {**function.environment, **self._environment(function)},
-            "secrets": list(function.secrets),
+            "secrets": [*function.secrets, *checks.secrets(function, self.state)],
             "labels": dict(function.labels),
             "annotations": dict(function.annotations),
             "limits": {"memory": function.limits.memory, "cpu": function.limits.cpu},
@@ -123,4 +127,5 @@ class Publisher:
             "allowed_git_hosts": "http://git-server:8080",
             "custom_templates": "http://git-server:8080/openfaas-cloud/templates.git",
             "build_args": f"PYTHON_IMAGE={self.base}",
+            **checks.settings(function, self.state),
         }

@@ -11,7 +11,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -31,6 +31,9 @@ SECRETS = (
     "seal-key",
 )
 
+# The key of the App that `up --github` plays, while it does (checks.py). Real Apps' keys are none of ours.
+APP_KEY = "private-key"
+
 # of-builder's own: no function has them.
 BUILDER_SECRETS = ("builder-clients", "builder-private-key")
 
@@ -43,6 +46,7 @@ class Ports:
     builder_port: int = setting(8081, "of-builder")
     git_port: int = setting(8082, "the git server, for pushes")
     registry_port: int = setting(5000, "the registry")
+    github_port: int = setting(8083, "the play of GitHub's checks, with `up --github`")
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,15 @@ class State:
         """The containers run, so the ports stay; until then, the environment of each `up` decides."""
         if not self.exists:
             self._write(self._ports_file, msgspec.json.encode(self.ports))
+
+    def move_github(self) -> None:
+        """What `up --github` starts may come late: its port is as the environment has it each time."""
+        if self.exists and "github_port" in os.environ:
+            moved = replace(self.ports, github_port=read(Ports).github_port)
+            new = self.folder / "ports.json.new"
+            new.unlink(missing_ok=True)
+            self._write(new, msgspec.json.encode(moved))
+            new.replace(self._ports_file)
 
     def restore(self, files: Mapping[str, bytes]) -> None:
         """What a backup holds beside the volumes, by its paths there (archive.py). The ports come last."""
@@ -123,6 +136,15 @@ class State:
         return self.folder / "cluster"
 
     @property
+    def github_marker(self) -> Path:
+        """There as long as GitHub's checks are played, from `up --github` to `up --no-github`."""
+        return self.folder / "github"
+
+    @property
+    def plays_github(self) -> bool:
+        return self.github_marker.exists()
+
+    @property
     def engine_marker(self) -> Path:
         """There while a dockerd that we started runs: `down` stops that one, and no other."""
         return self.folder / "dockerd.pid"
@@ -154,8 +176,21 @@ class State:
         return f"http://127.0.0.1:{self.ports.git_port}"
 
     @property
+    def platform_secrets(self) -> tuple[str, ...]:
+        """Those in the cluster that are the platform's own."""
+        return (*SECRETS, APP_KEY) if self.secret_file(APP_KEY).exists() else SECRETS
+
+    @property
+    def checks_url(self) -> str:
+        return f"http://127.0.0.1:{self.ports.github_port}"
+
+    @property
     def registry(self) -> str:
         return f"127.0.0.1:{self.ports.registry_port}"
+
+    def write_secret(self, name: str, content: bytes) -> None:
+        """One that is not there yet."""
+        self._write(self.secret_file(name), content)
 
     def _write(self, file: Path, content: bytes) -> None:
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:

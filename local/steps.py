@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import docker
 from rich.console import Console
 
 from .errors import CommandError
@@ -51,6 +52,21 @@ def run(command: Sequence[str], *, folder: Path | None = None, seconds: float = 
         said = "\n".join((done.stdout + done.stderr).strip().splitlines()[-25:])
         raise CommandError(f"{what or ' '.join(command[:3])} failed:\n{said}")
     return done.stdout
+
+
+def removed(remove: Callable[[], object], seconds: float = 30) -> None:
+    """Secrets, networks and volumes are in use for a moment after what used them has gone."""
+
+    def is_gone() -> bool:
+        try:
+            remove()
+        except docker.errors.NotFound:
+            return True
+        except docker.errors.APIError:
+            return False
+        return True
+
+    until(is_gone, seconds=seconds, what="the removal of what was in use")
 
 
 def until(check: Callable[[], bool], *, seconds: float, what: str) -> None:

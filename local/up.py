@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -11,14 +10,14 @@ from pathlib import Path
 import docker
 import requests
 
-from . import author, base_image, cgroup, containers, engine, firewall, images, restored
+from . import author, base_image, cgroup, checks, containers, engine, firewall, images, restored
 from .engine import FUNCTIONS_NETWORK, LABEL, SYSTEM_NETWORK
 from .errors import CommandError
 from .gateway.secrets import NAME as SECRET
 from .gateway.swarm import FUNCTION
 from .publish import Publisher
 from .state import State
-from .steps import console, run, step, until
+from .steps import console, removed, run, step, until
 
 EXAMPLE_OWNER = "alice"
 EXAMPLE = images.ROOT / "examples" / "hello-python"
@@ -28,23 +27,27 @@ _FIRST_SECONDS, _HEALTHY_SECONDS = 30, 60
 _AT_ONCE = 16
 
 
-def up(state: State, advertise: str | None) -> None:
-    """Bring everything up; what runs already stays."""
+def up(state: State, advertise: str | None, github: bool | None = None) -> None:
+    """Bring everything up; what runs already stays.
+
+    `github`: whether its checks are played; None: as before.
+    """
     client = engine.ensure(state)
     state.create()  # not before there is an engine: `down` takes a state for a sign of one
+    checks.choose(state, github)
     with step("make this machine a Swarm of its own"):
         engine.ensure_swarm(client, state, advertise)
     firewall.ensure(client)
     with step("get a Python base image"):
         base = base_image.ensure(client)
     with step("build the images of the platform"):
-        tags = images.ensure(client, base)
+        wanted = (*images.ALL, images.GITHUB) if state.plays_github else images.ALL
+        tags = images.ensure(client, base, wanted)
     with step("start registry, of-builder, gateway and git server"):
         for service in containers.services(state, tags, cgroup.ensure(client)):
             containers.ensure(client, service, state)
         state.keep_ports()
         _await_healthy(client, state)
-    images.prune(client, {base, *tags.values()})
     publisher = Publisher(state, base)
     with step("set the platform's secrets"):
         publisher.secrets()
@@ -53,6 +56,8 @@ def up(state: State, advertise: str | None) -> None:
             restored.functions(state)
     with step("build and deploy the platform's functions"):
         publisher.functions()
+    checks.remove_left(client, state)
+    images.prune(client, {base, *tags.values()})
     if restored.is_there(state):
         restored.heads(client, state)
     else:
@@ -82,10 +87,11 @@ def _push_example(state: State) -> None:
         console.print(f"$ cd {folder.relative_to(images.ROOT)} && git push cloud")
         author.push(folder, None, state)
         until(lambda: _answers(url), seconds=30, what=f"an answer of {url}")
-    console.print(_next_steps(url, folder), soft_wrap=True)
+    console.print(_next_steps(url, folder, state), soft_wrap=True)
 
 
-def _next_steps(url: str, folder: Path) -> str:
+def _next_steps(url: str, folder: Path, state: State) -> str:
+    shown = f"  {state.checks_url}/{EXAMPLE_OWNER}/{folder.name}    what GitHub would show of each commit\n"
     with suppress(ValueError):
         folder = folder.relative_to(Path.cwd())
     return (
@@ -95,6 +101,7 @@ def _next_steps(url: str, folder: Path) -> str:
         f"  cd {folder}, change hello/handler.py, then: git commit -am 'Say more' && git push cloud\n"
         "  .venv/bin/python -m local status    what runs here\n"
         f"  .venv/bin/python -m local link {EXAMPLE_OWNER}    a page with each push, for the browser\n"
+        f"{shown if state.plays_github else ''}"
         "  make down                           remove it all"
     )
 
@@ -115,12 +122,15 @@ def _await_healthy(client: docker.DockerClient, state: State) -> None:
 
     An engine that was killed now and then brings a container back that cannot be reached.
     """
-    for alias, url in {
+    urls = {
         "registry": f"http://{state.registry}/v2/",
         "of-builder": f"{state.builder_url}/healthz",
         "gateway": f"{state.gateway_url}/healthz",
         "git-server": f"{state.git_url}/openfaas-cloud/templates.git/info/refs?service=git-upload-pack",
-    }.items():
+    }
+    if state.plays_github:
+        urls["github"] = f"{state.checks_url}/healthz"
+    for alias, url in urls.items():
         try:
             until(partial(_answers, url), seconds=_FIRST_SECONDS, what=f"an answer of {alias}")
         except CommandError:
@@ -153,9 +163,9 @@ def _remove_containers(client: docker.DockerClient, state: State) -> None:
     firewall.remove()
     for name in (FUNCTIONS_NETWORK, SYSTEM_NETWORK):
         for network in client.networks.list(names=[name], filters={"label": ours}):
-            _retried(network.remove)
+            removed(network.remove)
     for volume in client.volumes.list(filters={"label": ours}):
-        _retried(volume.remove)  # not by force: that forgets a busy volume and leaves its files
+        removed(volume.remove)  # not by force: that forgets a busy volume and leaves its files
     cgroup.remove()
 
 
@@ -188,18 +198,3 @@ def _remove_functions(client: docker.DockerClient) -> None:
             container.remove(force=True, v=True)
     for secret in client.secrets.list(filters={"label": SECRET}):
         client.api.remove_secret(str(secret.id))
-
-
-def _retried(remove: Callable[[], None]) -> None:
-    """Networks and volumes are in use for a moment after their last container has gone."""
-
-    def removed() -> bool:
-        try:
-            remove()
-        except docker.errors.NotFound:
-            return True
-        except docker.errors.APIError:
-            return False
-        return True
-
-    until(removed, seconds=30, what="the removal of a network or volume")

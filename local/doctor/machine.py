@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import docker
 import requests
@@ -13,6 +13,7 @@ from ..state import State
 from .findings import Finding, fail, ok, unseen, warn
 
 SERVICES = ("registry", "of-builder", "gateway", "git-server")
+PLAYED = "github"  # with `up --github`
 SECONDS = 25
 LEAST_FREE = 2 * 1024**3
 
@@ -23,7 +24,7 @@ def examine(state: State) -> Iterator[Finding]:
         yield fail("engine", "the Docker engine does not answer", "make up")
         return
     try:
-        yield from _engine(client)
+        yield from _engine(client, (*SERVICES, PLAYED) if state.plays_github else SERVICES)
     except docker.errors.DockerException as error:
         yield fail("engine", f"the Docker engine refuses: {error}", "make up")
     finally:
@@ -31,11 +32,11 @@ def examine(state: State) -> Iterator[Finding]:
     yield from services(state)
 
 
-def _engine(client: docker.DockerClient) -> Iterator[Finding]:
+def _engine(client: docker.DockerClient, names: Sequence[str]) -> Iterator[Finding]:
     info = client.info()
     if info["Swarm"]["LocalNodeState"] != "active":
         yield fail("engine", "this machine is no Swarm", "make up")
-    for name in SERVICES:
+    for name in names:
         found = client.containers.list(all=True, filters={"name": f"^openfaas-cloud-{name}$"})
         status = found[0].status if found else "missing"
         if status != "running":
@@ -56,12 +57,14 @@ def disk(folder: str) -> Iterator[Finding]:
 
 
 def services(state: State) -> Iterator[Finding]:
-    """of-builder and the registry, asked directly."""
+    """What is beside the gateway, asked directly."""
     log = "docker logs openfaas-cloud-"
+    played = ((PLAYED, f"{state.checks_url}/healthz"),) if state.plays_github else ()
     for about, url in (
         ("of-builder", f"{state.builder_url}/readyz"),
         ("registry", f"http://{state.registry}/v2/"),
         ("git-server", f"{state.git_url}/openfaas-cloud/templates.git/info/refs?service=git-upload-pack"),
+        *played,
     ):
         try:
             answer = requests.get(url, timeout=SECONDS)

@@ -51,7 +51,10 @@ def deliver(repository: BareRepository, update: Update, settings: Settings, publ
     if "ignored" in answer:
         say(f"ignored: {answer['ignored']}")
         return ""
-    return shown(follower, Timeline(started), update.after, headers["X-GitHub-Delivery"])
+    problem = shown(follower, Timeline(started), update.after, headers["X-GitHub-Delivery"])
+    if (checks := os.environ.get("CHECKS_URL")) and update.after != messages.NO_COMMIT:
+        say(f"its checks: {checks}/{repository.full_name}/commit/{update.after}")
+    return problem
 
 
 def sent(gateway: Gateway, body: bytes, headers: Mapping[str, str]) -> bytes:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 from sdk import secrets
@@ -18,7 +17,7 @@ from sdk.settings import Settings
 from . import event
 from .deliver import sent
 from .event import Update
-from .repository import PLATFORM, ROOT, BareRepository
+from .repository import ROOT, repositories
 
 BRANCH = "refs/heads/master"
 
@@ -41,12 +40,6 @@ def deliver(settings: Settings, public_url: str, root: Path = ROOT) -> tuple[int
         except CloudError as error:
             problems.append(f"{repository.owner}/{repository.name}: {error.message}")
     return delivered, problems
-
-
-def repositories(root: Path) -> Iterator[BareRepository]:
-    for folder in sorted(root.glob("*/*.git")):
-        if folder.parent.name != PLATFORM:
-            yield BareRepository.at(folder)
 
 
 if __name__ == "__main__":

@@ -7,17 +7,16 @@ import re
 import secrets
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path("/srv/git")
 # Whose repositories are made by this server itself: nobody pushes to them.
 PLATFORM = "openfaas-cloud"
-_PATH = re.compile(
-    r"/(?P<owner>[a-z0-9](?:[a-z0-9-]{0,37}[a-z0-9])?)/(?P<name>[A-Za-z0-9_][A-Za-z0-9._-]{0,99})\.git"
-    r"/(?:info/refs|git-receive-pack)"
-)
+_NAME = r"/(?P<owner>[a-z0-9](?:[a-z0-9-]{0,37}[a-z0-9])?)/(?P<name>[A-Za-z0-9_][A-Za-z0-9._-]{0,99})\.git"
+_PATH = re.compile(_NAME + r"/(?:info/refs|git-receive-pack)")
+_COMMIT = re.compile(r"[0-9a-f]{7,40}")
 _ID_BITS = 40
 
 
@@ -32,6 +31,10 @@ class BareRepository:
     @classmethod
     def at(cls, folder: Path) -> BareRepository:
         return cls(folder.parent.name, folder.name.removesuffix(".git"), folder)
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.owner}/{self.name}"
 
     @property
     def owner_id(self) -> int:
@@ -52,6 +55,13 @@ class BareRepository:
         done.check_returncode()
         return done.stdout.strip()
 
+    def commit(self, name: str) -> str:
+        """The whole name of a commit, by 7 signs of it or more; empty if none is there, or several are."""
+        if not _COMMIT.fullmatch(name):
+            return ""
+        found = self._run(("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")).stdout.strip()
+        return found if found.startswith(name) else ""  # a branch may be called as a commit is
+
     def is_ancestor(self, older: str, newer: str) -> bool:
         return self._run(("merge-base", "--is-ancestor", older, newer)).returncode == 0
 
@@ -63,6 +73,21 @@ class BareRepository:
 def owner_id(login: str) -> int:
     """The same number for the same login, on every machine."""
     return int.from_bytes(hashlib.sha256(login.lower().encode()).digest()[: _ID_BITS // 8], "big")
+
+
+def repositories(root: Path) -> Iterator[BareRepository]:
+    """Those of authors."""
+    for folder in sorted(root.glob("*/*.git")):
+        if folder.parent.name != PLATFORM:
+            yield BareRepository.at(folder)
+
+
+def find(owner: str, name: str, root: Path) -> BareRepository | None:
+    """An author's repository that is there."""
+    if owner == PLATFORM or not re.fullmatch(_NAME, f"/{owner}/{name}.git"):
+        return None
+    repository = BareRepository.at(root / owner / f"{name}.git")
+    return repository if (repository.folder / "HEAD").exists() else None
 
 
 def ensure(path_info: str, root: Path = ROOT) -> BareRepository:

@@ -12,53 +12,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-import jsonschema
-
+from local.github import rules
 from tests.repositories import Origin
 
 from .fakes import Answer
 from .github import INSTALLATION, NOT_FOUND, REPOSITORY, FakeGitHub, page
 
-TIME = {"type": "string", "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$"}
-URL = {"type": "string", "pattern": "^https?://[^ ]+$"}
-FIELDS: Mapping[str, Any] = {
-    "name": {"type": "string", "minLength": 1},
-    "external_id": {"type": "string"},
-    "details_url": URL,
-    "status": {"enum": ["queued", "in_progress", "completed"]},
-    "conclusion": {
-        "enum": ["success", "failure", "neutral", "cancelled", "skipped", "timed_out", "action_required"]
-    },
-    "started_at": TIME,
-    "completed_at": TIME,
-    "output": {
-        "type": "object",
-        "required": ["title", "summary"],
-        "additionalProperties": False,
-        "properties": {
-            "title": {"type": "string", "minLength": 1, "maxLength": 255},
-            "summary": {"type": "string", "minLength": 1, "maxLength": 65_535},
-            "text": {"type": "string", "maxLength": 65_535},
-        },
-    },
-}
-CHANGED: Mapping[str, Any] = {"type": "object", "additionalProperties": False, "properties": FIELDS}
-MADE = {
-    **CHANGED,
-    "required": ["name", "head_sha"],
-    "properties": {**FIELDS, "head_sha": {"type": "string", "pattern": "^[0-9a-f]{40}$"}},
-}
-STATUS: Mapping[str, Any] = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["state"],
-    "properties": {
-        "state": {"enum": ["error", "failure", "pending", "success"]},
-        "target_url": URL,
-        "description": {"type": "string", "maxLength": 140},
-        "context": {"type": "string", "minLength": 1},
-    },
-}
 REFUSED: Answer = 403, b'{"message": "Resource not accessible by integration", "status": "403"}'
 
 
@@ -114,7 +73,7 @@ class FakeChecks(FakeGitHub):
         return NOT_FOUND
 
     def _make(self, rows: Mapping[str, Any]) -> Answer:
-        if problem := problems(rows, MADE):
+        if problem := problems(rows, rules.MADE_RUN):
             return problem
         if rows["head_sha"] not in self.commits:
             return 422, b'{"message": "No commit found for SHA"}'
@@ -123,7 +82,7 @@ class FakeChecks(FakeGitHub):
         return 201, json.dumps(run).encode()
 
     def _change(self, number: int, rows: Mapping[str, Any]) -> Answer:
-        if problem := problems(rows, CHANGED):
+        if problem := problems(rows, rules.CHANGED_RUN):
             return problem
         if not 1 <= number <= len(self.runs):
             return NOT_FOUND
@@ -134,7 +93,7 @@ class FakeChecks(FakeGitHub):
         return 200, json.dumps(run).encode()
 
     def _status(self, sha: str, rows: Mapping[str, Any]) -> Answer:
-        if problem := problems(rows, STATUS):
+        if problem := problems(rows, rules.STATUS):
             return problem
         if sha not in self.commits:
             return 422, b'{"message": "No commit found for SHA"}'
@@ -164,11 +123,5 @@ class FakeChecks(FakeGitHub):
 
 
 def problems(rows: Mapping[str, Any], schema: Mapping[str, Any]) -> Answer | None:
-    """Why GitHub does not take these rows."""
-    try:
-        jsonschema.validate(rows, schema)
-    except jsonschema.ValidationError as error:
-        return 422, json.dumps({"message": f"Invalid request. {error.message}"}).encode()
-    if schema is not STATUS and (rows.get("status") == "completed") != ("conclusion" in rows):
-        return 422, b'{"message": "Invalid request. A conclusion belongs to what is completed"}'
-    return None
+    said = rules.problem(rows, schema)
+    return (422, json.dumps({"message": said}).encode()) if said else None

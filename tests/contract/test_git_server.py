@@ -215,6 +215,20 @@ def test_an_ignored_event_says_why(served: Served, gateway: FakeGateway) -> None
     assert "ignored: branch wip is not built" in pushed.stderr
 
 
+@pytest.mark.parametrize(("outcome", "code"), [("ok", 0), ("failed", 1)])
+def test_a_push_names_the_page_of_its_checks_where_they_are_played(
+    outcome: str, code: int, served: Served, gateway: FakeGateway
+) -> None:
+    receiving(gateway, outcome, "hello")
+    served.author.commit({"stack.yml": "x"})
+    assert "checks" not in served.push(f"HEAD:{MASTER}").stderr
+    served.environment["CHECKS_URL"] = "http://127.0.0.1:8083"
+    sha = served.author.commit({"stack.yml": "y"})
+    pushed = served.push(f"HEAD:{MASTER}")
+    assert pushed.returncode == code
+    assert f"its checks: http://127.0.0.1:8083/alice/hello/commit/{sha}" in pushed.stderr
+
+
 def test_a_cloud_that_is_down_fails_the_push_clearly(served: Served) -> None:
     served.author.commit({"a": "x"})
     pushed = served.push(f"HEAD:{MASTER}")

@@ -61,6 +61,14 @@ def github(cloud: Cloud, secret_folder: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("report_status", "true")
     monkeypatch.setattr(git_tar.handler, "TOKENS", Tokens())
     monkeypatch.setattr(github_status.handler, "MEMORY", Memory())
+    readable(cloud, monkeypatch)
+    with running(fake):
+        yield fake
+        settled()
+
+
+def readable(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the functions print is what github-status reads through the gateway, where it is called, too."""
     for name, records in FUNCTIONS.items():
         lines = cloud.gateway.logs.setdefault(name, [])
 
@@ -69,9 +77,6 @@ def github(cloud: Cloud, secret_folder: Path, monkeypatch: pytest.MonkeyPatch) -
 
         monkeypatch.setattr(records, "listeners", [keep, *records.listeners])
     cloud.gateway.handlers["github-status"] = lambda event: github_status.handler.handle(event, None)
-    with running(fake):
-        yield fake
-        settled()
 
 
 def settled() -> None:

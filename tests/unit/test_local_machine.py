@@ -284,7 +284,7 @@ def test_an_up_whose_containers_do_not_start_decides_no_ports(
 ) -> None:
     monkeypatch.setattr(engine, "ensure", lambda state: FakeSwarm())
     monkeypatch.setattr("local.base_image.ensure", lambda client: "base")
-    monkeypatch.setattr(images, "ensure", lambda client, base: TAGS)
+    monkeypatch.setattr(images, "ensure", lambda client, base, wanted: TAGS)
     monkeypatch.setattr(containers, "ensure", failing)
     monkeypatch.setattr("local.cgroup.ensure", lambda client: "")
     monkeypatch.setattr("local.firewall.ensure", lambda client: None)

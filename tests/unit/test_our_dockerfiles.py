@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 FILES = (
     *(
         ROOT / folder / "Dockerfile"
-        for folder in ("of-builder", "registry", "local/gateway", "local/gitserver")
+        for folder in ("of-builder", "registry", "local/gateway", "local/gitserver", "local/github")
     ),
     *sorted(ROOT.glob("local/template/*/Dockerfile")),
 )
