@@ -8,13 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from local.gateway.settings import Settings as GatewaySettings
+from local.state import Ports
 from of_builder.settings import Settings as BuilderSettings
 from registry.settings import Settings as RegistrySettings
 from sdk.errors import Misconfigured
 from sdk.settings import Settings, read
 from tests.conftest import ROOT
 
-TABLES = (Settings, BuilderSettings, GatewaySettings, RegistrySettings)
+TABLES = (Settings, BuilderSettings, GatewaySettings, RegistrySettings, Ports)
 
 
 def test_the_environment_is_read_at_call_time_and_empty_means_default() -> None:
