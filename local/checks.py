@@ -73,8 +73,8 @@ def _check_that_no_other_app_is_there() -> None:
     found = stack.parse((images.ROOT / "stack.yml").read_bytes())
     if any(APP_KEY in function.secrets for function in found.functions):
         raise CommandError(
-            "stack.yml gives functions the private-key of a GitHub App, which shows checks at GitHub: "
-            "only without it can they be shown here, with `up --github`"
+            "stack.yml gives functions the private-key of a GitHub App, so that GitHub shows the checks: "
+            "make its lines comments again, or `.venv/bin/python -m local up --no-github`"
         )
 
 
