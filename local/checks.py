@@ -5,13 +5,14 @@ Without it nothing is there of it: neither a container, nor a setting or a secre
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
 import docker
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from docker.models.secrets import Secret
 
 from sdk import stack
 from sdk.stack import Function
@@ -30,7 +31,7 @@ _LAST_CALL_SECONDS = 120  # so long a call of github-status may take, which has 
 _NAME = "openfaas-cloud-github"  # of the container, and of its volume
 
 
-def choose(state: State, wanted: bool | None) -> None:
+def choose(client: docker.DockerClient, state: State, wanted: bool | None) -> None:
     """Turn it on or off; without a choice it stays as it is. What was on goes with `remove_left`."""
     if wanted is False:
         state.github_marker.unlink(missing_ok=True)
@@ -39,6 +40,11 @@ def choose(state: State, wanted: bool | None) -> None:
         if wanted:
             state.move_github()
         if not state.secret_file(APP_KEY).exists():
+            if _in_cluster(client):
+                raise CommandError(
+                    "the cluster has a secret private-key, which would be replaced: remove it before "
+                    "`up --github`"
+                )
             state.write_secret(APP_KEY, made_key())
         state.github_marker.touch()
 
@@ -59,13 +65,17 @@ def remove_left(client: docker.DockerClient, state: State) -> None:
     if state.plays_github or not state.secret_file(APP_KEY).exists():
         return
     with step("remove the play of GitHub's checks"):
-        for secret in client.secrets.list(filters={"label": f"{SECRET}={APP_KEY}"}):
+        for secret in _in_cluster(client):
             removed(partial(client.api.remove_secret, str(secret.id)), seconds=_LAST_CALL_SECONDS)
         if container := containers.find(client, _NAME):
             container.remove(force=True, v=True)
         with suppress(docker.errors.NotFound):
             removed(client.volumes.get(_NAME).remove)
         state.secret_file(APP_KEY).unlink()
+
+
+def _in_cluster(client: docker.DockerClient) -> Sequence[Secret]:
+    return client.secrets.list(filters={"label": f"{SECRET}={APP_KEY}"})
 
 
 def _check_that_no_other_app_is_there() -> None:

@@ -34,9 +34,9 @@ def up(state: State, advertise: str | None, github: bool | None = None) -> None:
     """
     client = engine.ensure(state)
     state.create()  # not before there is an engine: `down` takes a state for a sign of one
-    checks.choose(state, github)
     with step("make this machine a Swarm of its own"):
         engine.ensure_swarm(client, state, advertise)
+    checks.choose(client, state, github)
     firewall.ensure(client)
     with step("get a Python base image"):
         base = base_image.ensure(client)
