@@ -30,7 +30,6 @@ class App:
 
     def refuses(self, token: str) -> str:
         """Why `token` is none of the App's own; empty if it is one."""
-        options = {"require": ["iat", "exp", "iss"]}
         try:
             claims = jwt.decode(
                 token,
@@ -38,7 +37,7 @@ class App:
                 algorithms=["RS256"],
                 issuer=self.id,
                 leeway=_CLOCK_SECONDS,
-                options=options,
+                options={"require": ["iat", "exp", "iss"]},
             )
         except jwt.PyJWTError:
             return "A JSON web token could not be decoded"

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jwt
 from werkzeug.serving import make_server
-from werkzeug.test import TestResponse
 
 from local import checks
 from local.github import APP_ID
@@ -27,6 +27,14 @@ HERE = "http://127.0.0.1:8083"
 @cache
 def _key() -> bytes:
     return checks.made_key()
+
+
+@dataclass(frozen=True)
+class Answer:
+    status_code: int
+    text: str
+    headers: Mapping[str, str]
+    json: Any
 
 
 class Played:
@@ -69,10 +77,10 @@ class Played:
         assert answer.status_code == 201, answer.text
         return str(answer.json["token"])
 
-    def call(self, method: str, path: str, token: str = "", body: object = None) -> TestResponse:
+    def call(self, method: str, path: str, token: str = "", body: object = None) -> Answer:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        given = {} if body is None else {"json": body}
-        return self._client.open(path, method=method, headers=headers, base_url=HERE, **given)
+        found = self._client.open(path, method=method, headers=headers, base_url=HERE, json=body)
+        return Answer(found.status_code, found.text, dict(found.headers), found.get_json(silent=True))
 
     def page(self, path: str, status: int = 200) -> str:
         answer = self.call("GET", path)

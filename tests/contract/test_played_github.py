@@ -169,7 +169,7 @@ def test_what_is_no_json_object_is_refused(body: bytes, played: Played, sha: str
     headers = {"Authorization": f"Bearer {played.token()}", "Content-Type": "application/json"}
     answer = played.app.test_client().post(RUNS, data=body, headers=headers)
     assert answer.status_code in (400, 422)
-    assert answer.json["message"]
+    assert '"message":"' in answer.text
 
 
 def test_a_body_is_bounded(played: Played, sha: str) -> None:

@@ -228,7 +228,7 @@ def test_doctor_asks_it_while_it_is_on(state: State, monkeypatch: pytest.MonkeyP
     def get(url: str, timeout: float) -> SimpleNamespace:
         return SimpleNamespace(ok="8083" not in url, status_code=500, text="broken")
 
-    monkeypatch.setattr(doctor.requests, "get", get)
+    monkeypatch.setattr("requests.get", get)
     assert {finding.level for finding in doctor.services(state)} == {"ok"}
     choose(state, True)
     [found] = [finding for finding in doctor.services(state) if finding.level == "fail"]
