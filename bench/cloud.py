@@ -32,6 +32,7 @@ from .shell import Shell
 
 # To look costs time of the machine, too: each poll waits for so long, or for that part of what has passed.
 POLL_SECONDS, POLL_PART = 0.01, 0.01
+_SHORT_POLL_SECONDS = 0.002  # for what takes a tenth of a second
 _LONGEST = 300
 _QUIET_SECONDS = 120
 Event = tuple[bytes, Mapping[str, str]]
@@ -167,7 +168,11 @@ class Author:
     def until_ended(self) -> None:
         """git-tar has answered: the queue has the call no longer."""
         queue = Queue.at(self.cloud.state.gateway)
-        until(lambda: all(call.delivery != self.delivery for call in queue.calls()), "the push's end")
+
+        def is_over() -> bool:
+            return all(call.delivery != self.delivery for call in queue.calls())
+
+        until(is_over, "the push's end", _SHORT_POLL_SECONDS)
 
     def delete_branch(self) -> None:
         if self.pushed != NO_COMMIT:
@@ -189,13 +194,13 @@ def until_answers(url: str, text: str) -> None:
         until(answers, f"{text!r} from {url}")
 
 
-def until(check: Callable[[], bool], what: str) -> None:
+def until(check: Callable[[], bool], what: str, pause: float = POLL_SECONDS) -> None:
     began = time.monotonic()
     while not check():
         passed = time.monotonic() - began
         if passed > _LONGEST:
             raise RuntimeError(f"{what} did not come within {_LONGEST} s")
-        time.sleep(max(POLL_SECONDS, POLL_PART * passed))
+        time.sleep(max(pause, POLL_PART * passed))
 
 
 @contextmanager

@@ -157,8 +157,10 @@ def _remove_all(client: docker.DockerClient, state: State) -> None:
 
 def _remove_containers(client: docker.DockerClient, state: State) -> None:
     ours = f"{LABEL}=1"
-    for container in client.containers.list(all=True, filters={"label": ours}):
-        container.remove(force=True, v=True)
+    # Others may end meanwhile, of themselves.
+    for container in client.containers.list(all=True, filters={"label": ours}, ignore_removed=True):
+        with suppress(docker.errors.NotFound):
+            container.remove(force=True, v=True)
     engine.leave_swarm(client, state)  # its networks go with it
     firewall.remove()
     for name in (FUNCTIONS_NETWORK, SYSTEM_NETWORK):
