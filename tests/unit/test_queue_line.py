@@ -141,9 +141,9 @@ def test_of_a_repository_one_is_asked_for_all(wait: Callable[[Line, Try], None])
         wait(line, made)
     end(line, first)
     asked = []
-    while made := line.take():
-        asked.append(made.id)
-        wait(line, made)
+    while found := line.take():
+        asked.append(found.id)
+        wait(line, found)
     assert asked == [2, 4, 6]
 
 
