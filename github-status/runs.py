@@ -160,7 +160,7 @@ def _closed(run: Run, shown: Shown) -> Change:
 def _stack(records: Sequence[Record], ended: Record | None) -> Run:
     own = [record for record in records if not record.function]
     began, last = records[0].time, own[-1]
-    summary = _summary(own)
+    summary = _notes(own) + _summary(own)
     if ended:
         conclusion = _CONCLUSIONS.get(ended.outcome, NEUTRAL)
         title = {
@@ -252,6 +252,12 @@ def _summary(records: Sequence[Record]) -> str:
 
 def _cell(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9 ._-]", "", text)
+
+
+def _notes(records: Sequence[Record]) -> str:
+    """What the fetch tells the author though nothing fails: what of stack.yml is ignored, say."""
+    lines = dict.fromkeys(line for record in records if record.stage == "fetch" for line in record.log)
+    return _reason("\n".join(lines))
 
 
 def _reason(error: str) -> str:

@@ -24,7 +24,7 @@ EXAMPLE = images.ROOT / "examples" / "hello-python"
 EXAMPLE_COPY = images.ROOT / ".cloud" / "hello-python"
 EXAMPLE_FUNCTION = f"{EXAMPLE_OWNER}-hello"
 _FIRST_SECONDS, _HEALTHY_SECONDS = 30, 60
-_AT_ONCE = 16
+_AT_ONCE = 64
 
 
 def up(state: State, advertise: str | None, github: bool | None = None) -> None:

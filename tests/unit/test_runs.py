@@ -140,6 +140,14 @@ def test_a_function_that_fails_says_why_and_the_others_are_live() -> None:
     assert "exit code: 1" in found["two"].summary
 
 
+def test_what_of_stack_yml_is_ignored_is_told_though_all_is_live() -> None:
+    said = "stack.yml: functions.one.environmnt is ignored: did you mean environment?"
+    records = [replace(each, log=[said]) if each.stage == "fetch" else each for each in pushed("one")]
+    found = wanted(records * 2)["stack-deploy"]
+    assert (found.conclusion, found.summary.count(said)) == ("success", 1)
+    assert "ignored" not in wanted(pushed("one"))["stack-deploy"].summary
+
+
 def test_what_was_not_begun_is_neutral_once_the_push_has_ended() -> None:
     records = [record(0, "queue", function="one"), record(1, "push", "superseded")]
     assert brief(wanted(records))["one"] == ("neutral", "superseded")
