@@ -52,7 +52,7 @@ class Trial:
             for name, content in (("Dockerfile", "FROM scratch\nCOPY day /\n"), ("day", day)):
                 file = Path(work) / name
                 file.write_text(content)
-                context.add(name, Entry(file, 0o644, len(content), is_folder=False))
+                context.add(name, Entry(str(file), 0o644, len(content), is_folder=False))
             config = BuildConfig(f"{self.repository}:check")
             tar = write_tar(context, Path(work) / "tar", self.builder.keys, config)
             with tar.path.open("rb") as body:

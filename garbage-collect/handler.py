@@ -19,7 +19,7 @@ from .stale import check_kept, check_limit, held, is_moved, is_owned, leaving
 
 GONE_SECONDS = 10
 # Deletes at once: each has a look before it, so that is twice as many calls as there are functions.
-THREADS = 32
+THREADS = 16
 
 
 @function("garbage-collect", takes="POST of a garbage request or inventory, signed in X-Cloud-Signature")

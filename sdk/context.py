@@ -8,6 +8,7 @@ signs the stream, so that no byte is read twice.
 from __future__ import annotations
 
 import hashlib
+import os
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -44,7 +45,8 @@ class SignedTar:
 class Digest:
     """SHA-256 over all that decides what is built: paths, kinds, modes, contents, build args and epoch.
 
-    git-tar computes it of what it sends and of-builder of what it got: the same rows, in any order.
+    Contents count by their `content_hash`. git-tar computes it of what it sends and of-builder of what it
+    got: the same rows, in any order.
     """
 
     # Each as canonical JSON: no two different rows give the same bytes.
@@ -53,8 +55,8 @@ class Digest:
     def folder(self, path: str) -> None:
         self.rows.append(msgspec.json.encode((path, "folder", 0, "")))
 
-    def file(self, path: str, mode: int, sha256: str) -> None:
-        self.rows.append(msgspec.json.encode((path, "file", mode & 0o777, sha256)))
+    def file(self, path: str, mode: int, content: str) -> None:
+        self.rows.append(msgspec.json.encode((path, "file", mode & 0o777, content)))
 
     def link(self, path: str, target: str) -> None:
         self.rows.append(msgspec.json.encode((path, "link", 0, target)))
@@ -69,6 +71,14 @@ class Digest:
         for row in sorted(self.rows):
             whole.update(b"\n" + row)
         return whole.hexdigest()
+
+
+def content_hash() -> hashlib.blake2b:
+    """The hash of a file's content, 32 bytes: as strong as SHA-256, and half its time on most processors.
+
+    https://www.rfc-editor.org/rfc/rfc7693
+    """
+    return hashlib.blake2b(digest_size=32)
 
 
 class _Out:
@@ -121,17 +131,20 @@ class _Out:
         self.fill(len(content))
 
     def copy(self, name: str, entry: Entry) -> str:
-        """Add a file; returns the SHA-256 of what was in it."""
-        left, hashed = entry.size, hashlib.sha256()
+        """Add a file; returns the `content_hash` of what was in it."""
+        left, hashed = entry.size, content_hash()
         self.write(header(name, left, entry.mode))
-        with open(entry.source, "rb", buffering=0) as file:  # noqa: PTH123 - a third of the time of Path's
+        file = os.open(entry.source, os.O_RDONLY)  # half the time of a file object
+        try:
             while left:
-                piece = file.read(min(left, _BLOCK))
+                piece = os.read(file, min(left, _BLOCK))
                 if not piece:
                     raise Unavailable(f"{name} became shorter while it was packed")
                 left -= len(piece)
                 hashed.update(piece)
                 self.write(piece)
+        finally:
+            os.close(file)
         self.fill(entry.size)
         return hashed.hexdigest()
 

@@ -16,6 +16,7 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from .errors import Failed, Refused, TooLarge
 from .problems import Problems
@@ -38,11 +39,10 @@ class Limits:
     files: int = 20_000
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A file or folder of a context, and where its bytes are."""
 
-    source: Path
+    source: str
     mode: int
     size: int
     is_folder: bool
@@ -76,7 +76,7 @@ class Context:
         for parent in reversed(path.parents):
             there = self.entries.get(str(parent))
             if parent.name and not (there and there.is_folder):
-                self.add(str(parent), Entry(source, 0o755, 0, is_folder=True))
+                self.add(str(parent), Entry(str(source), 0o755, 0, is_folder=True))
 
     def _too_large(self) -> str:
         largest = heapq.nlargest(_SHOWN_FILES, self.entries.items(), key=lambda row: row[1].size)
@@ -191,9 +191,10 @@ def _resolved(path: Path, root: Path, what: str) -> Path:
 
 
 def _add(context: Context, source: Path, target: PurePosixPath, root: Path) -> None:
-    above = str(target)
+    above = os.path.normpath(target)
+    prefix = "" if above == "." else f"{above}/"
     for real, relative, status in _walk(source, root, context.name):
-        path = os.path.normpath(os.path.join(above, relative))  # noqa: PTH118 - much faster than Path's
+        path = prefix + relative if relative else above
         if path == ".":
             continue
         folder = stat.S_ISDIR(status.st_mode)
@@ -201,24 +202,28 @@ def _add(context: Context, source: Path, target: PurePosixPath, root: Path) -> N
         context.add(path, Entry(real, stat.S_IMODE(status.st_mode), size, folder))
 
 
-def _walk(source: Path, root: Path, name: str) -> Iterator[tuple[Path, str, os.stat_result]]:
-    """What is at and below `source`: its real path, its path relative to `source`, and what it is."""
-    pending: list[tuple[Path, str, tuple[Path, ...]]] = [(source, "", ())]
+def _walk(source: Path, root: Path, name: str) -> Iterator[tuple[str, str, os.stat_result]]:
+    """What is at and below `source`: its real path, its path relative to `source`, and what it is.
+
+    With strings: a Path for each of thousands of files takes longer than to pack them.
+    """
+    pending: list[tuple[str, str, tuple[str, ...]]] = [(str(source), "", ())]
     while pending:
         path, relative, above = pending.pop()
-        shown = f"{name}: {relative or path.name!r}"
-        real, status = path, path.lstat()
+        shown = f"{name}: {relative or source.name!r}"
+        real, status = path, os.lstat(path)
         if not above or stat.S_ISLNK(status.st_mode):  # the rest is where its folder is
-            real = _resolved(path, root, shown)
-            if not real.exists():
+            resolved = _resolved(Path(path), root, shown)
+            if not resolved.exists():
                 raise Refused(f"{shown} is a link to nothing")
-            status = real.stat()
+            real, status = str(resolved), resolved.stat()
         if real in above or len(above) > _DEEPEST:
             raise Refused(f"{shown} is nested too deep, or a link to a folder that holds it")
         if stat.S_ISDIR(status.st_mode):
             yield real, relative, status
-            children = sorted(real.iterdir(), key=lambda child: child.name, reverse=True)
-            pending += [(child, f"{relative}/{child.name}".lstrip("/"), (*above, real)) for child in children]
+            prefix, within = f"{relative}/" if relative else "", (*above, real)
+            children = sorted(os.listdir(real), reverse=True)  # noqa: PTH208
+            pending += [(f"{real}/{child}", prefix + child, within) for child in children]
         elif stat.S_ISREG(status.st_mode):
             yield real, relative, status
         else:

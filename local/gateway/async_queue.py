@@ -37,7 +37,7 @@ from .whole import whole
 _SHOWN = (CALL_ID.lower(), DELIVERY.lower())
 _TRIM_SECONDS = 3600
 # What waits for its turn is asked when one has ended; by its own pause only if that is never seen here.
-_TURNS_AHEAD = 2
+_TURNS_AHEAD = 3
 
 log = logging.getLogger("gateway.queue")
 
@@ -127,7 +127,7 @@ class AsyncQueue:
             await self._disk.asked(self._store.remove, number)
         except GatewayError:
             if was_there:
-                self._pause(entry, max(0, entry.next_try - time.time()), 0)
+                self._pause(entry, max(0, entry.next_try - time.time()), Try(entry.id, is_due=True))
             raise
         self._entries.pop(number, None)
         self._leave(entry)  # whoever had it made again meanwhile
@@ -188,14 +188,14 @@ class AsyncQueue:
             log.exception("a call of %s is put off", entry.function)
             pause = self._settings.queue_backoff_limit
         if pause is not None:
-            self._pause(entry, pause, made.ended)
+            self._pause(entry, pause, made)
         line.over(made)
         self._staff(entry.line)
 
-    def _pause(self, entry: Entry, seconds: float, asked: int) -> None:
+    def _pause(self, entry: Entry, seconds: float, told: Try) -> None:
         entry.state, entry.next_try = WAITING, time.time() + seconds
         timer = asyncio.get_running_loop().call_later(seconds, self._resume, entry)
-        self._lines[entry.line].pause(entry.id, timer, asked if entry.turns else None)
+        self._lines[entry.line].pause(entry.id, timer, told if entry.turns else None)
 
     def _resume(self, entry: Entry) -> None:
         self._lines[entry.line].resume(entry.id)

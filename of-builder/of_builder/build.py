@@ -180,6 +180,7 @@ async def _output(
                 raise asyncio.TimeoutError
         finally:
             reading.cancel()
+            await asyncio.wait({reading})  # two can't read at a time
         if not (piece := reading.result()):
             break
         if lines := list(progress.feed(piece.decode(errors="replace"))):

@@ -134,14 +134,24 @@ def docker_config(settings: Settings) -> bytes | None:
 
 async def stop(process: asyncio.subprocess.Process) -> None:
     """End buildx if it still runs; SIGTERM cancels the solve."""
-    if process.returncode is not None:
-        return
-    _signal(process, signal.SIGTERM)
-    try:
-        await asyncio.wait_for(process.wait(), _STOP_SECONDS)
-    except asyncio.TimeoutError:
-        _signal(process, signal.SIGKILL)
-        await process.wait()
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if process.returncode is None:
+            _signal(process, number)
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(_ended(process), _STOP_SECONDS)
+            break
+
+
+async def _ended(process: asyncio.subprocess.Process) -> None:
+    """Wait for its end, and drop what it still says.
+
+    asyncio's `wait()` also waits for the pipes' end, which never comes to one that nobody reads:
+    https://github.com/python/cpython/issues/119710
+    """
+    for pipe in (process.stdout, process.stderr):
+        while pipe and await pipe.read(64 * 1024):
+            pass
+    await process.wait()
 
 
 def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import re
 import tarfile
 from collections.abc import AsyncIterable, Mapping
@@ -12,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from sdk.context import CLOUD_ENTRY, CONFIG_ENTRY, CONTEXT_FOLDER, Digest
+from sdk.context import CLOUD_ENTRY, CONFIG_ENTRY, CONTEXT_FOLDER, Digest, content_hash
 from sdk.errors import Malformed, TooLarge, Unauthorized
 from sdk.kinds import studied
 from sdk.masking import LEAST
@@ -284,7 +283,7 @@ def _unpack_entry(
         digest.folder(name)
     elif info.isfile():
         target.parent.mkdir(parents=True, exist_ok=True)
-        content, hashed = tar.extractfile(info), hashlib.sha256()
+        content, hashed = tar.extractfile(info), content_hash()
         with target.open("xb") as file:
             while content and (piece := content.read(_PIECE)):
                 hashed.update(piece)

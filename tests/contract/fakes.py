@@ -279,7 +279,7 @@ class FakeBuilder(Server):
                     digest.folder(name)
                 elif info.name.startswith("context/"):
                     files[name] = data
-                    digest.file(name, info.mode, hashlib.sha256(data).hexdigest())
+                    digest.file(name, info.mode, hashlib.blake2b(data, digest_size=32).hexdigest())
         image, repository = config["image"], config["image"].rpartition(":")[0]
         function = repository.rpartition("/")[2]
         if function in self.failing:

@@ -169,7 +169,6 @@ def run(settings: Settings, test: Callable[[Client], Awaitable[None]]) -> None:
     async def whole() -> None:
         async with serving(settings) as client:
             await test(client)
-        await asyncio.sleep(0.05)  # the pipes of what was ended close a moment after it
 
     asyncio.run(whole())
     assert not folders(settings), "the work folder is removed"

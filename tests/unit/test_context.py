@@ -125,6 +125,6 @@ def test_a_file_that_shrinks_while_it_is_packed_is_no_context(tmp_path: Path) ->
     file = tmp_path / "file"
     file.write_text("short")
     longer = Context("f")
-    longer.entries["file"] = Entry(file, 0o644, 6, False)
+    longer.entries["file"] = Entry(str(file), 0o644, 6, False)
     with pytest.raises(Unavailable, match="context/file became shorter"):
         context.write_tar(longer, tmp_path / "tar", KEYS, CONFIG)

@@ -22,7 +22,7 @@ def wait(loop: asyncio.AbstractEventLoop) -> Callable[[Line, Try], None]:
     """Tell a call that is being made to wait for its turn."""
 
     def tell(line: Line, made: Try) -> None:
-        line.pause(made.id, loop.call_later(60, lambda: None), made.ended)
+        line.pause(made.id, loop.call_later(60, lambda: None), made)
         line.over(made)
 
     return tell
@@ -160,3 +160,34 @@ def test_the_next_of_a_repository_is_asked_after_the_next_end(wait: Callable[[Li
     assert line.leave(4)
     assert taken(line).id == 3
     assert line.take() is None
+
+
+def test_what_was_not_beside_it_is_no_reason_to_ask_again(wait: Callable[[Line, Try], None]) -> None:
+    """Others end at once, while what it waits for goes on."""
+    line, first = filled(wait, 3)
+    for number in range(4, 8):
+        line.add(number)
+        end(line, taken(line))
+    assert line.take() is None
+    end(line, first)
+    assert taken(line).id == 2
+
+
+def test_what_overtook_it_on_the_way_was_beside_it(wait: Callable[[Line, Try], None]) -> None:
+    line = Line()
+    line.add(1)
+    line.add(2)
+    first, second = taken(line), taken(line)
+    wait(line, first)
+    assert line.take() is None
+    end(line, second)
+    assert taken(line).id == 1
+
+
+def test_what_waits_for_none_of_ours_is_asked_after_any_end(wait: Callable[[Line, Try], None]) -> None:
+    line = Line()
+    line.add(1)
+    wait(line, taken(line))
+    line.add(2)
+    end(line, taken(line))
+    assert taken(line).id == 1
