@@ -65,11 +65,14 @@ _NOISE = re.compile(
     r"^(ERROR: )?(failed to (build|solve): )*(failed to compute cache key: )?"
     r"(failed to calculate checksum of ref \S+: )?"
 )
+# What most programs write before their reason.
+_ERROR = re.compile(r"(?i)err(or|!)|fatal")
 _PLACE = re.compile(r"(?:\S*/)?(Dockerfile):([0-9]+)")
 _SHOWN = 400
 # Together they fit into a line of the answer, whatever their names are made of.
 _STEPS = 100
 _NAME_SHOWN = 90
+_REASON_SHOWN = 200
 
 
 @dataclass
@@ -84,6 +87,8 @@ class Progress:
     finished: dict[str, Step] = field(default_factory=dict)
     plain: list[str] = field(default_factory=list)
     pending: str = ""
+    reasons: dict[str, str] = field(default_factory=dict)  # by the vertex: its last line that names an error
+    failed: str = ""
 
     def feed(self, text: str) -> Iterator[str]:
         """Log lines of the objects and lines that are complete."""
@@ -119,14 +124,16 @@ class Progress:
         return [self.finished[digest] for digest in done[:_STEPS]]
 
     def failure(self) -> Failure:
-        """Why the build failed, where in the Dockerfile, and whose failure it is."""
+        """Why the build failed, where in the Dockerfile, in the step's own words, and whose failure it is."""
         said = next((line for line in reversed(self.plain) if line.startswith("ERROR: ")), "")
         reason, code = _reason(said or "\n".join(self.plain[-3:]))
         text = _NOISE.sub("", said) or "\n".join(self.plain[-3:]) or "buildx failed without a word"
         place = next((found for line in self.plain if (found := _PLACE.fullmatch(line.strip()))), None)
         where = f"{place[1]} line {place[2]}: " if place and code == Failed.code else ""
         where = "" if "on line" in text else where
-        return Failure(f"{where}{_clip(text)}{_HINTS.get(reason, '')}", reason, code)
+        hint, own = _HINTS.get(reason, ""), self.reasons.get(self.failed, "")
+        own = f": {own}" if own and reason == "step" else ""
+        return Failure(f"{where}{_clip(text)}{hint}{own}", reason, code)
 
     def _line(self, line: str) -> Iterator[str]:
         if line.strip():
@@ -139,7 +146,11 @@ class Progress:
         for log in status.get("logs") or ():
             number = self._number(log.get("vertex", ""))
             data = base64.b64decode(log.get("data") or "").decode(errors="replace")
-            yield from (f"#{number} {_clip(self.redact(line))}" for line in data.splitlines() if line.strip())
+            for line in filter(str.strip, data.splitlines()):
+                shown = _clip(self.redact(line))
+                if _ERROR.search(shown):
+                    self.reasons[str(log.get("vertex", ""))] = _clip(shown.strip(), _REASON_SHOWN)
+                yield f"#{number} {shown}"
 
     def _vertex(self, vertex: dict[str, Any]) -> Iterator[str]:
         digest = str(vertex.get("digest"))
@@ -152,6 +163,7 @@ class Progress:
             shown = "".join(mark if mark.isprintable() else " " for mark in _clip(name, _NAME_SHOWN))
             self.finished[digest] = Step(shown, seconds, cached)
             if vertex.get("error"):
+                self.failed = digest
                 yield f"#{number} ERROR: {_clip(self.redact(str(vertex['error'])))}"
             else:
                 yield f"#{number} CACHED" if cached else f"#{number} DONE {seconds:.1f}s"

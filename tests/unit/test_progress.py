@@ -62,6 +62,20 @@ def test_a_failure_keeps_the_dockerfiles_own_lines_and_says_why() -> None:
     assert progress.failure() == Failure(said, "step")
 
 
+def test_a_failed_step_gives_its_reason_in_its_own_words() -> None:
+    progress = Progress()
+    said = log("ERROR: No matching distribution found for nothing\n[notice] a new release of pip\n")
+    other = {
+        "vertexes": [{"digest": "sha256:2", "name": "RUN x"}],
+        "logs": [{**log("Error: x"), "vertex": "2"}],
+    }
+    failed = {"vertexes": [{**VERTEX, "completed": "y", "error": "exit code: 1"}]}
+    text = "".join(json.dumps(status) + "\n" for status in (*STATUSES[:2], {"logs": [said]}, other, failed))
+    list(progress.feed(text + FAILURE))
+    own = "exit code: 2: ERROR: No matching distribution found for nothing"
+    assert progress.failure().error.endswith(own)
+
+
 @pytest.mark.parametrize(
     ("text", "reason", "code"),
     [
