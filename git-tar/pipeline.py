@@ -143,7 +143,8 @@ class Pipeline:
             self.setbacks.forget(self.repository)
         elif report.outcome == "failed" and not self.push.periodic:
             self.setbacks.failed(self.repository, report.sha)
-        log = [f"{result.name}: {result.error}" for result in report.results if result.error]
+        errors = {result.name: result.error for result in report.results if result.error}
+        log = [f"{name}: {error.removeprefix(f'{name}: ')}" for name, error in errors.items()]
         told = Stage(report.outcome, log)
         records.emit(
             records.TERMINAL_STAGE, self._subject(report.sha or self.push.after), "", told, 0, report.error

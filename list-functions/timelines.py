@@ -65,7 +65,7 @@ class Push:
     error: str = ""
     steps: tuple[Step, ...] = ()
     parts: tuple[Part, ...] = ()
-    tidied: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def is_by_reconcile(self) -> bool:
@@ -107,7 +107,7 @@ def _push(records: Sequence[Record], now: float) -> Push:
     is_open = outcome in OPEN
     begun = first.time - first.seconds
     parts = tuple(_part(function, told, is_open=is_open) for function, told in sorted(stages.items()))
-    tidied = of_all.get("collect")
+    noted = [of_all[stage].log for stage in ("fetch", "collect") if stage in of_all]
     return Push(
         delivery=first.delivery,
         path=first.path,
@@ -120,7 +120,7 @@ def _push(records: Sequence[Record], now: float) -> Push:
         error=error,
         steps=tuple(_steps(begun, of_all, parts, is_open=is_open)),
         parts=parts,
-        tidied=tuple(tidied.log) if tidied else (),
+        notes=tuple(line for log in noted for line in log),
     )
 
 

@@ -21,6 +21,7 @@ from .timeline import Timeline, shown, verdict
 
 _SHA = re.compile(r"[0-9a-f]{4,40}")
 FOLLOW_SECONDS = 20 * 60
+CUT = "how it ended is not known any more: git-tar was deployed anew since, and its log began anew"
 
 
 @click.command("trace")
@@ -55,6 +56,9 @@ def command(
         console.print(f"reconcile looked {looks} times and changed nothing", markup=False)
     show((line for push in pushes for line in push.lines()), console)
     last = pushes[-1]
+    if last.is_cut:
+        console.print(CUT, markup=False, soft_wrap=True)
+        return
     if not last.end and follow:
         show(last.rest(gateway), console)
     if not last.end:
@@ -88,6 +92,14 @@ class Push:
     def end(self) -> Record | None:
         """Its last word, unless more was said since: another try of the same delivery."""
         return self.records[-1] if self.records[-1].ends else None
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether nothing is there of git-tar, which says how a push ended, but of what it called."""
+        stages = {record.stage for record in self.records}
+        return not stages & {"fetch", "push", "leave"} and bool(
+            stages & {"check", "build", "deploy", "collect"}
+        )
 
     def lines(self) -> Iterator[str]:
         # gh-push's record is printed once it has answered: git-tar may have been quicker.

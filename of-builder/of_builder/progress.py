@@ -131,9 +131,10 @@ class Progress:
         place = next((found for line in self.plain if (found := _PLACE.fullmatch(line.strip()))), None)
         where = f"{place[1]} line {place[2]}: " if place and code == Failed.code else ""
         where = "" if "on line" in text else where
-        hint, own = _HINTS.get(reason, ""), self.reasons.get(self.failed, "")
-        own = f": {own}" if own and reason == "step" else ""
-        return Failure(f"{where}{_clip(text)}{hint}{own}", reason, code)
+        text = f"{where}{_clip(text)}{_HINTS.get(reason, '')}"
+        if reason == "step" and (own := self.reasons.get(self.failed)):
+            text = f"{own} ({text})"
+        return Failure(text, reason, code)
 
     def _line(self, line: str) -> Iterator[str]:
         if line.strip():

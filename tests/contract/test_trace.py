@@ -205,6 +205,17 @@ def test_what_has_not_ended_is_followed_to_its_end(gateway: FakeGateway, tmp_pat
     assert code == 0
 
 
+@pytest.mark.parametrize("how", [(), ("-f",)], ids=["shown", "followed"])
+def test_a_push_whose_beginning_is_gone_is_not_waited_for(
+    how: tuple[str, ...], gateway: FakeGateway, tmp_path: Path
+) -> None:
+    logged(gateway)
+    gateway.logs["git-tar"] = []
+    code, lines = trace(gateway, "ab12", *how, tmp_path=tmp_path)
+    assert lines[-1].startswith("how it ended is not known any more")
+    assert code == 0
+
+
 def test_without_credentials_it_says_how_to_give_them(
     gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -195,10 +195,16 @@ def test_what_reconcile_did_is_shown_as_its_own(story: Story) -> None:
     assert not read(whole())[0].is_by_reconcile
 
 
+def test_what_the_fetch_tells_is_shown_with_the_push() -> None:
+    said = "stack.yml: functions.hello.handlr is ignored: did you mean handler?"
+    [push] = read(Story("d-1").queued().tell("git-tar", "fetch", 1, log=[said]).done(2))
+    assert push.notes == (said,)
+
+
 def test_what_reconcile_deploys_was_fetched() -> None:
     [push] = read(DONE[0])
     assert (push.outcome, states(push)) == ("ok", ["done"] * 4)
-    assert read(DONE[3])[0].tidied == ("removed alice-old",)
+    assert read(DONE[3])[0].notes == ("removed alice-old",)
 
 
 def test_a_repository_that_is_tidied_up_or_leaves_is_no_push() -> None:
