@@ -74,7 +74,8 @@ class Line:
             return None
         self._tries += 1
         for other in self._made.values():
-            other.beside.add(self._tries)
+            if not other.is_due:
+                other.beside.add(self._tries)
         made = Try(ready.popleft(), self._tries, set(self._made), has_turn)
         self._made[made.number] = made
         return made
@@ -95,6 +96,8 @@ class Line:
     def over(self, made: Try) -> None:
         """The try is over; if the call is not, it pauses already, and is one of those that are asked."""
         del self._made[made.number]
+        for other in self._made.values():  # of long ones, which many come and go beside
+            other.beside.discard(made.number)
         if made.id not in self._pausing:
             self._groups.pop(made.id, None)
         if made.has_turn:

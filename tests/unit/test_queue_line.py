@@ -184,6 +184,23 @@ def test_what_overtook_it_on_the_way_was_beside_it(wait: Callable[[Line, Try], N
     assert taken(line).id == 1
 
 
+@pytest.mark.parametrize("is_busy", [True, False])
+def test_a_long_call_remembers_few_of_those_that_come_and_go_beside_it(
+    is_busy: bool, wait: Callable[[Line, Try], None]
+) -> None:
+    line = Line()
+    line.add(0)
+    long = taken(line)
+    for number in range(1, 100):
+        line.add(number)
+        made = taken(line)
+        if is_busy:
+            wait(line, made)
+        else:
+            end(line, made)
+    assert len(long.beside) < 3
+
+
 def test_what_waits_for_none_of_ours_is_asked_after_any_end(wait: Callable[[Line, Try], None]) -> None:
     line = Line()
     line.add(1)
