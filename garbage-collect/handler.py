@@ -18,7 +18,7 @@ from .sdk.settings import Settings
 from .stale import check_kept, check_limit, held, is_moved, is_owned, leaving
 
 GONE_SECONDS = 10
-# Deletes at once: each has a look before it, so that is twice as many calls as there are functions.
+# Deletes at once, each with a look before it: enough to hide the time of both calls.
 THREADS = 16
 
 

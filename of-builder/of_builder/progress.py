@@ -72,7 +72,7 @@ _SHOWN = 400
 # Together they fit into a line of the answer, whatever their names are made of.
 _STEPS = 100
 _NAME_SHOWN = 90
-_REASON_SHOWN = 200
+_ERROR_SHOWN = 200
 
 
 @dataclass
@@ -87,8 +87,8 @@ class Progress:
     finished: dict[str, Step] = field(default_factory=dict)
     plain: list[str] = field(default_factory=list)
     pending: str = ""
-    reasons: dict[str, str] = field(default_factory=dict)  # by the vertex: its last line that names an error
-    failed: str = ""
+    errors: dict[str, str] = field(default_factory=dict)  # by the vertex: its last line that names one
+    failed: str = ""  # the vertex that did
 
     def feed(self, text: str) -> Iterator[str]:
         """Log lines of the objects and lines that are complete."""
@@ -132,7 +132,7 @@ class Progress:
         where = f"{place[1]} line {place[2]}: " if place and code == Failed.code else ""
         where = "" if "on line" in text else where
         text = f"{where}{_clip(text)}{_HINTS.get(reason, '')}"
-        if reason == "step" and (own := self.reasons.get(self.failed)):
+        if reason == "step" and (own := self.errors.get(self.failed)):
             text = f"{own} ({text})"
         return Failure(text, reason, code)
 
@@ -150,7 +150,7 @@ class Progress:
             for line in filter(str.strip, data.splitlines()):
                 shown = _clip(self.redact(line))
                 if _ERROR.search(shown):
-                    self.reasons[str(log.get("vertex", ""))] = _clip(shown.strip(), _REASON_SHOWN)
+                    self.errors[str(log.get("vertex", ""))] = _clip(shown.strip(), _ERROR_SHOWN)
                 yield f"#{number} {shown}"
 
     def _vertex(self, vertex: dict[str, Any]) -> Iterator[str]:
