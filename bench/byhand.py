@@ -120,12 +120,15 @@ class ByHand:
     def url(self, service: str) -> str:
         return f"{self.router}/{service}"
 
+    def retire(self) -> None:
+        """Remove what is no longer routed to; nobody waits for it."""
+        while self.retired:
+            with suppress(docker.errors.NotFound, IndexError):  # another thread may have taken the last
+                self.cloud.engine.api.remove_service(self.retired.pop())
+
     def tidy(self) -> None:
-        """Remove what is no longer routed to, and the files; nobody waits for it."""
-        for service in self.retired:
-            with suppress(docker.errors.NotFound):
-                self.cloud.engine.api.remove_service(service)
-        self.retired.clear()
+        """Remove what is no longer routed to, and the files."""
+        self.retire()
         for path in (*self.cloud.folder.glob("tree-*"), *self.cloud.folder.glob("context-*")):
             path.unlink() if path.is_file() else shutil.rmtree(path)
 

@@ -41,7 +41,7 @@ def collect(repeat: int, count: int = _FUNCTIONS) -> Samples:
     names = [f"alice-f{number}" for number in range(count)]
     labels = {naming.CLOUD + name: text for name, text in _LABELS.items()}
     rows = [
-        {"name": name, "namespace": "openfaas-fn", "image": "i", "labels": labels}
+        {"name": name, "namespace": "openfaas-fn", "image": "i", "labels": labels, "etag": name}
         for name in ("alice-kept", *names)
     ]
     with tempfile.TemporaryDirectory(prefix="bench-collect-") as folder:

@@ -60,8 +60,11 @@ class Neighbour:
         return web.json_response(found) if found else web.Response(status=404)
 
     async def delete(self, request: web.Request) -> web.Response:
-        name = (await request.json())["functionName"]
+        name, over = (await request.json())["functionName"], request.headers.get("If-Match")
         await asyncio.sleep(self._pause)
+        there = self._functions.get(name)
+        if there and over and over != f'"{there["etag"]}"':
+            return web.Response(status=412)
         return web.Response(status=200 if self._functions.pop(name, None) else 404)
 
     async def fill(self, request: web.Request) -> web.Response:

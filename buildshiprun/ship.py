@@ -22,7 +22,8 @@ from .sdk.sealing import Home, SealKeys
 from .sdk.settings import Settings
 from .sdk.specs import Spec
 
-POLL_SECONDS = 0.1
+# Between two looks at what starts, and how long one may take, at a gateway that answers once it has started.
+POLL_SECONDS, LOOK_SECONDS = 0.1, 5
 PUT_TRIES = 3
 LOG_LINES = 30
 SETTLE_SECONDS = 5
@@ -196,7 +197,7 @@ class Ship:
             if time.monotonic() > deadline:
                 return shown, f"{service} was not ready within {seconds:g} s{_readiness(spec)}"
             time.sleep(POLL_SECONDS)
-            status = self.gateway.get(service)
+            status = self.gateway.get(service, wait=min(LOOK_SECONDS, deadline - time.monotonic()))
             if status is None or not deployment.is_same(status, shown):
                 status, deadline = self._twin(status, spec), time.monotonic() + seconds
             shown = status

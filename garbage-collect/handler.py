@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from .sdk import messages, naming, records, secrets
 from .sdk.edge import Answer, Event, answer, function
-from .sdk.errors import CloudError, Misconfigured, Upstream
+from .sdk.errors import CloudError, Misconfigured, Superseded, Upstream
 from .sdk.gateway import Gateway, Status
 from .sdk.messages import Collect, Inventory
 from .sdk.records import Stage, Subject
@@ -18,7 +19,7 @@ from .sdk.settings import Settings
 from .stale import check_kept, check_limit, held, is_moved, is_owned, leaving
 
 GONE_SECONDS = 10
-# Deletes at once, each with a look before it: enough to hide the time of both calls.
+# Deletes at once, each perhaps with a look before it: enough to hide the time of both calls.
 THREADS = 16
 
 
@@ -117,7 +118,7 @@ def collect(doomed: Sequence[Doomed], request: Collect) -> tuple[list[str], dict
 
     def tried(each: Doomed) -> bool:
         try:
-            return delete(each.gateway, each.status.name, request)
+            return delete(each.gateway, each.status, request)
         except CloudError as error:
             failed[each.shown] = error
             return False
@@ -128,12 +129,20 @@ def collect(doomed: Sequence[Doomed], request: Collect) -> tuple[list[str], dict
     return [each.shown for each in deleted if each.shown not in failed], failed
 
 
-def delete(gateway: Gateway, name: str, request: Collect) -> bool:
-    """Delete `name` if it is still the repository's; no other call of ours comes between look and delete."""
-    current = gateway.get(name)
+def delete(gateway: Gateway, listed: Status, request: Collect) -> bool:
+    """Delete the function if it is still the repository's; whether it may have been this call that did.
+
+    A gateway with ETags deletes what was listed and nothing else. With others, or if that was changed
+    meanwhile, there is a look right before it.
+    """
+    if listed.etag:
+        with suppress(Superseded):
+            gateway.delete(listed.name, over=listed)
+            return True
+    current = gateway.get(listed.name)
     if current is None or not is_owned(current, request):
         return False
-    gateway.delete(name, over=current)
+    gateway.delete(current.name, over=current)
     return True
 
 

@@ -1,13 +1,14 @@
 """Make the cluster match the branch. Level-triggered: no commit is an order, only the head counts.
 
 The head is read again after the last write, so that whatever the order of events, what stays is the
-stack at the head. The loop itself knows neither git nor HTTP: tests run it against a model.
+stack at the head; what has written nothing since its last look need not look again. The loop itself
+knows neither git nor HTTP: tests run it against a model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from .sdk.errors import CloudError, Misconfigured, Refused, Unavailable
@@ -38,6 +39,18 @@ class Report:
     error: str = ""
 
 
+@dataclass(frozen=True)
+class Tidied:
+    """The names of what was removed; `whole` unless an answer was lost, and with it what had been removed."""
+
+    removed: tuple[str, ...] = ()
+    whole: bool = True
+
+    @property
+    def has_written(self) -> bool:
+        return bool(self.removed) or not self.whole
+
+
 class Branch(Protocol):
     """The branch and the cluster, as the loop needs them."""
 
@@ -47,8 +60,8 @@ class Branch(Protocol):
     def apply(self, sha: str) -> Sequence[Result]:
         """Ship every function of the stack at `sha`. Raises for what concerns the whole stack."""
 
-    def finish(self, sha: str, keep: Sequence[str]) -> Sequence[str]:
-        """Remove what is not in `keep`; returns the names of what was removed."""
+    def finish(self, sha: str, keep: Sequence[str]) -> Tidied:
+        """Remove what is not in `keep`."""
 
     def report(self, report: Report) -> None:
         """Say what a pass ended with."""
@@ -67,14 +80,27 @@ def converge(branch: Branch, rounds: int) -> Report:
             branch.report(gone)
             return gone
         passed = _pass(branch, head)
-        if branch.head() == head and passed.outcome != "superseded":
-            branch.report(passed)
+        branch.report(passed)
+        if passed.outcome != "superseded":
             return passed
-        branch.report(Report(head, "superseded"))
     raise Unavailable(f"the branch moved {rounds} times while it was deployed")
 
 
 def _pass(branch: Branch, head: str) -> Report:
+    """What became of the commit `head`: superseded unless a look after the last write still shows it."""
+    shipped = _shipped(branch, head)
+    if shipped.outcome == "superseded" or branch.head() != head:
+        return Report(head, "superseded")
+    if shipped.outcome != "ok":
+        return shipped
+    # Collect only what this head's stack leaves out.
+    passed, has_written = _collected(branch, shipped)
+    if has_written and branch.head() != head:
+        return Report(head, "superseded")
+    return passed
+
+
+def _shipped(branch: Branch, head: str) -> Report:
     try:
         results = tuple(branch.apply(head))
     except (Unavailable, Misconfigured):
@@ -86,13 +112,16 @@ def _pass(branch: Branch, head: str) -> Report:
     broken = [result for result in results if not result.ok]
     if broken:
         return Report(head, "failed", results, error=_summary(broken, len(results)))
-    if branch.head() != head:
-        return Report(head, "superseded", results)  # collect only what this head's stack leaves out
+    return Report(head, "ok", results)
+
+
+def _collected(branch: Branch, shipped: Report) -> tuple[Report, bool]:
+    """The report with what was removed, and whether anything may have been."""
     try:
-        removed = tuple(branch.finish(head, [result.name for result in results]))
+        tidied = branch.finish(shipped.sha, [result.name for result in shipped.results])
     except Refused as error:
-        return Report(head, "failed", results, error=f"everything is live, but {error.message}")
-    return Report(head, "ok", results, removed)
+        return replace(shipped, outcome="failed", error=f"everything is live, but {error.message}"), True
+    return replace(shipped, removed=tidied.removed), tidied.has_written
 
 
 def _summary(broken: Sequence[Result], total: int) -> str:

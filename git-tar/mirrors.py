@@ -247,6 +247,6 @@ def _last_used(store: Path) -> float:
 def _bytes(store: Path) -> int:
     total = 0
     with suppress(FileNotFoundError):  # it is being removed
-        for file in store.glob("objects/**/*"):
-            total += file.stat().st_size
+        for folder, _, names in os.walk(store / "objects"):
+            total += sum(os.lstat(os.path.join(folder, name)).st_size for name in names)  # noqa: PTH118
     return total

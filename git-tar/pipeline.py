@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from . import disk, fetch, lfs
 from .contexts import Tree, pack
-from .converge import Report, Result
+from .converge import Report, Result, Tidied
 from .fetch import Client, Remote
 from .mirrors import Checkout, Mirrors
 from .overtaken import Cuts, Watch
@@ -115,7 +116,7 @@ class Pipeline:
         gateway = Gateway(self.settings.gateway_url)
         gateway.invoke("buildshiprun", body, messages.headers(body, self.keys), OVERTAKEN_SECONDS)
 
-    def finish(self, sha: str, keep: Sequence[str]) -> Sequence[str]:
+    def finish(self, sha: str, keep: Sequence[str]) -> Tidied:
         push, repository = self.push, self.push.repository
         finish = Finish(
             scm=push.scm,
@@ -129,13 +130,15 @@ class Pipeline:
         )
         body = messages.seal("buildshiprun", Closing(finish))
         headers = messages.headers(body, self.keys)
-        gateway = Gateway(self.settings.gateway_url)
+        gateway, tries = Gateway(self.settings.gateway_url), itertools.count()
 
         def hand_over() -> bytes:
+            next(tries)
             return gateway.invoke("buildshiprun", body, headers, max(1, self._seconds(FINISH_SECONDS)))
 
         answer = persistently(hand_over, self._seconds(FINISH_SECONDS))
-        return messages.decode(answer, _Finished).removed
+        removed = messages.decode(answer, _Finished).removed
+        return Tidied(removed, whole=next(tries) == 1)
 
     def report(self, report: Report) -> None:
         """Print the record of what became of the commit, and remember a head that failed."""

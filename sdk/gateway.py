@@ -111,13 +111,19 @@ class Gateway:
         found: tuple[str, ...] = () if response.status_code == 404 else _decoded(response, tuple[str, ...])
         return found
 
-    def get(self, name: str) -> Status | None:
-        """The function `name`, None if there is none."""
-        response = self._call("GET", f"/system/function/{name}", params=self._query, missing=True)
+    def get(self, name: str, wait: float = 0) -> Status | None:
+        """The function `name`, None if there is none.
+
+        Of a version that is starting, the local gateway tells once that has ended, after `wait` seconds at
+        most (less than `read_seconds`); others tell at once (https://www.rfc-editor.org/rfc/rfc7240#section-4.3).
+        """
+        headers = {"Prefer": f"wait={int(wait)}"} if wait >= 1 else {}
+        path = f"/system/function/{name}"
+        response = self._call("GET", path, params=self._query, headers=headers, missing=True)
         if response.status_code == 404:
             return None
         found: Status = _decoded(response, Status)
-        return msgspec.structs.replace(found, etag=response.headers.get("ETag", ""))
+        return found
 
     def deploy(self, spec: Mapping[str, Any], over: Status | None = None) -> None:
         """Update, or create where there is nothing to update, as faas-cli does.
@@ -227,7 +233,7 @@ class Gateway:
 
 
 def _if_still(status: Status | None) -> Mapping[str, str]:
-    return {"If-Match": status.etag} if status and status.etag else {}
+    return {"If-Match": f'"{status.etag}"'} if status and status.etag else {}
 
 
 def _check(response: requests.Response, path: str) -> requests.Response:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import platform
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from typing import Any
@@ -35,6 +36,8 @@ from .swarm import Swarm
 IMAGE_LABEL = "com.openfaas.cloud.built"
 _PRUNE_SECONDS = 1800
 _DEPLOY_BYTES = 1024**2
+_WAIT = re.compile(r"\bwait=([0-9]{1,4})\b")
+_LONGEST_WAIT_SECONDS = 25
 
 # Bodies go through as they come, and a caller that goes away ends its call.
 SERVER: Mapping[str, Any] = {"auto_decompress": False, "handler_cancellation": True}
@@ -90,12 +93,13 @@ class Gateway:
             ]
         )
         app.cleanup_ctx.append(self._run)
-        app.on_shutdown.append(self._end_logs)
+        app.on_shutdown.append(self._end_waits)
         return app
 
-    async def _end_logs(self, app: web.Application) -> None:
-        """Who follows a log would keep the gateway from stopping for as long as it waits for calls."""
+    async def _end_waits(self, app: web.Application) -> None:
+        """Who follows a log, or waits for a status, would keep the gateway from stopping for a while."""
         self.logs.end()
+        self.functions.end_waits()
 
     async def healthz(self, request: web.Request) -> web.Response:
         return web.Response()
@@ -110,12 +114,11 @@ class Gateway:
         return web.json_response(await self.functions.statuses())
 
     async def function_status(self, request: web.Request) -> web.Response:
-        name = request.match_info["name"]
-        status = await self.functions.status(name)
+        status = await self.functions.status(request.match_info["name"], _wait(request))
         if not status:
             return web.Response(status=404)
         answer = web.json_response(status)
-        answer.etag = self.functions.tag(name)
+        answer.etag = status["etag"]
         return answer
 
     async def scale_function(self, request: web.Request) -> web.Response:
@@ -224,6 +227,12 @@ class Gateway:
             await self.callbacks.close()
             await self.logs.close()
             await self.functions.close()
+
+
+def _wait(request: web.Request) -> float:
+    """How long the caller would rather wait, in seconds (https://www.rfc-editor.org/rfc/rfc7240#section-4.3)."""
+    preferred = _WAIT.search(request.headers.get("Prefer", ""))
+    return min(int(preferred[1]), _LONGEST_WAIT_SECONDS) if preferred else 0
 
 
 def _over(request: web.Request) -> frozenset[str]:

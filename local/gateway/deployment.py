@@ -5,6 +5,7 @@ https://github.com/openfaas/faas/blob/master/api-docs/spec.openapi.yml (Function
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from typing import TypeVar
@@ -64,6 +65,11 @@ class Deployment(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True
         """`com.openfaas.scale.min`; there is no autoscaling here."""
         wanted = (self.labels or {}).get(SCALE_MIN, "1")
         return min(max(int(wanted), 1), REPLICAS_LIMIT) if _NUMBER.fullmatch(wanted) else 1
+
+    @property
+    def etag(self) -> str:
+        """Names what was deployed (https://www.rfc-editor.org/rfc/rfc9110#name-etag)."""
+        return hashlib.sha256(msgspec.json.encode(self)).hexdigest()
 
     @property
     def health_path(self) -> str:

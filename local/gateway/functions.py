@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import time
 from collections.abc import Collection, Coroutine, Iterator, Mapping
@@ -21,7 +20,6 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 import aiohttp
-import msgspec
 
 from .deployment import Deployment
 from .errors import GatewayError
@@ -59,10 +57,6 @@ class Function:
         That one is not ready while it is scaled to 0.
         """
         return self.wanted if self.wanted.is_ready else self.proven
-
-    @property
-    def tag(self) -> str:
-        return hashlib.sha256(msgspec.json.encode(self.wanted.deployment)).hexdigest()
 
     @property
     def generations(self) -> list[Generation]:
@@ -147,6 +141,7 @@ class Functions:
             await _cancelled(function.rollout)
             del self._functions[name]
             for generation in function.generations:
+                generation.settled.set()
                 await self._scaling.stop(generation)
 
     @whole
@@ -189,8 +184,13 @@ class Functions:
         """What was deployed last of each function."""
         return [function.wanted.deployment for function in self._functions.values()]
 
-    async def status(self, name: str) -> Mapping[str, Any] | None:
+    async def status(self, name: str, wait: float = 0) -> Mapping[str, Any] | None:
+        """What is shown of it: of a version that is starting once it has settled, or after `wait` seconds."""
         function = self._functions.get(name)
+        if function and wait and _is_starting(function.wanted):
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(function.wanted.settled.wait(), wait)
+            function = self._functions.get(name)
         if not function:
             return None
         tasks = await self._swarm.tasks(function.wanted.service_id)
@@ -202,6 +202,11 @@ class Functions:
             shown(function.wanted, tasks.get(function.wanted.service_id, ()), function.calls)
             for _, function in sorted(self._functions.items())
         ]
+
+    def end_waits(self) -> None:
+        """Show now what there is."""
+        for function in self._functions.values():
+            function.wanted.settled.set()
 
     def count(self, name: str) -> None:
         """A call of the function has ended."""
@@ -218,10 +223,6 @@ class Functions:
             await asyncio.wait({waking})
             if not waking.cancelled() and (failure := waking.result()):
                 raise GatewayError(503, f"{name} does not wake: {failure}")
-
-    def tag(self, name: str) -> str:
-        """Names what was deployed last."""
-        return self._get(name).tag
 
     def services(self, name: str) -> list[Generation]:
         """The function's generations, for whoever reads their logs."""
@@ -271,6 +272,7 @@ class Functions:
             function.proven = None
         if function.wanted.service_id not in there:
             await _cancelled(function.rollout)
+            function.wanted.settled.set()
             if function.proven:
                 function.wanted = function.proven
             else:
@@ -310,6 +312,7 @@ class Functions:
             function.proven = function.wanted  # better than nothing, until the next one is ready
         if function.wanted is not function.proven:
             function.wanted.is_ready = False
+            function.wanted.settled.set()
             self._spawn(self._retire(function.wanted))
 
     async def _roll_out(self, function: Function) -> None:
@@ -322,6 +325,7 @@ class Functions:
         except GivenUp as failure:
             candidate.is_ready = candidate.is_told = False
             candidate.state, candidate.failure = FAILED, str(failure)
+            candidate.settled.set()
             log.warning("%s: generation %d failed: %s", candidate.function, candidate.number, failure)
             await insist(partial(self._swarm.mark, replicas=0), candidate)
             return
@@ -358,8 +362,12 @@ class Functions:
         return task
 
 
+def _is_starting(generation: Generation) -> bool:
+    return generation.state == CANDIDATE and not generation.is_told
+
+
 def _check_tag(function: Function, over: Collection[str]) -> None:
-    if over and function.tag not in over:
+    if over and function.wanted.deployment.etag not in over:
         raise GatewayError(412, f"{function.wanted.function} was deployed meanwhile: look again")
 
 

@@ -67,6 +67,8 @@ class Readiness:
             _check_deaths(tasks, 1)
             if not candidate.is_told and lived >= self._settings.probation / 2:
                 candidate.is_told = _ABSENT not in await self._answers(candidate, tasks)
+            if candidate.is_told:
+                candidate.settled.set()
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def forgive(self, generation: Generation) -> None:

@@ -33,6 +33,7 @@ def shown(wanted: Generation, tasks: Sequence[Task], invocations: int) -> Mappin
         **{name: number for name, number in numbers.items() if number},
         **({"failure": wanted.failure} if has_failed else {}),
         "createdAt": wanted.created_at,
+        "etag": wanted.deployment.etag,
     }
 
 

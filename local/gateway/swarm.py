@@ -10,7 +10,7 @@ import asyncio
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import docker
@@ -42,7 +42,8 @@ class Generation:
     """One version of a function and its service; compared by identity.
 
     `is_ready`: it answered its readiness path. `is_told`: the status says so. `in_flight` counts the calls
-    that it works on. `forgiven`: tasks whose end says nothing of this version, by their ids.
+    that it works on. `forgiven`: tasks whose end says nothing of this version, by their ids. `settled` is
+    set once the status says what has become of it: available, failed, or replaced.
     """
 
     service_id: str
@@ -58,6 +59,7 @@ class Generation:
     is_told: bool = False
     in_flight: int = 0
     forgiven: frozenset[str] = frozenset()
+    settled: asyncio.Event = field(default_factory=asyncio.Event, init=False, repr=False)
 
 
 @dataclass(frozen=True)

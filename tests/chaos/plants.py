@@ -22,18 +22,18 @@ PLANTS: Mapping[str, tuple[Change, ...]] = {
     "no-check": (
         Change(
             "git-tar/converge.py",
-            'if branch.head() == head and passed.outcome != "superseded":',
-            'if passed.outcome != "superseded":',
+            'outcome == "superseded" or branch.head() != head',
+            'outcome == "superseded"',
         ),
-        Change("git-tar/converge.py", "    if branch.head() != head:\n", "    if not head:\n"),
+        Change("git-tar/converge.py", "has_written and branch.head() != head", "not head"),
         Change("git-tar/overtaken.py", "self.has_moved = self.head() != self.sha", "self.has_moved = False"),
     ),
     # The functions to keep are those of the first push that this process has seen.
     "stale-list": (
         Change(
             "git-tar/pipeline.py",
-            "    def finish(self, sha: str, keep: Sequence[str]) -> Sequence[str]:\n",
-            "    def finish(self, sha: str, keep: Sequence[str]) -> Sequence[str]:\n"
+            "    def finish(self, sha: str, keep: Sequence[str]) -> Tidied:\n",
+            "    def finish(self, sha: str, keep: Sequence[str]) -> Tidied:\n"
             "        keep = KEPT.setdefault(self.push.repository.id, keep)\n",
         ),
         Change("git-tar/pipeline.py", "FINISH_SECONDS = 60\n", "FINISH_SECONDS = 60\nKEPT = {}\n"),

@@ -8,9 +8,13 @@ from typing import Any
 
 import pytest
 
+from garbage_collect import handler
+from garbage_collect.sdk.gateway import Gateway as CollectGateway
+from garbage_collect.sdk.gateway import Status as CollectStatus
 from local.gateway.settings import Settings
 from sdk.errors import Superseded
 from sdk.gateway import Gateway, Status
+from tests.unit.test_garbage import CLOUD, REQUEST
 
 from .local_gateway import V1, V2, V3, Client, deployed, run, serving, spec, status
 from .swarm import FakeSwarm
@@ -80,11 +84,38 @@ def test_a_restart_changes_no_tag(settings: Settings) -> None:
     asyncio.run(whole())
 
 
-def test_our_client_says_what_it_looked_at(settings: Settings) -> None:
-    def said(client: Client, work: Callable[[Gateway], object]) -> Any:
-        gateway = Gateway(str(client.make_url("")), ("admin", "s3cret"))
-        return asyncio.get_running_loop().run_in_executor(None, work, gateway)
+def said(client: Client, work: Callable[[Any], object], kind: type = Gateway) -> Any:
+    gateway = kind(str(client.make_url("")), ("admin", "s3cret"))
+    return asyncio.get_running_loop().run_in_executor(None, work, gateway)
 
+
+@pytest.mark.parametrize(
+    ("owner", "stays"), [("7", False), ("8", True)], ids=["the same repository", "another"]
+)
+def test_garbage_collect_deletes_what_it_listed_and_looks_again_if_that_was_changed(
+    settings: Settings, owner: str, stays: bool
+) -> None:
+    def labels(repo_id: str) -> dict[str, str]:
+        ids = {"git-cloud": "1", "git-scm": "github", "git-repo-id": repo_id}
+        return {CLOUD + name: text for name, text in ids.items()}
+
+    async def deletes(client: Client, listed: CollectStatus) -> bool:
+        deleted = said(client, lambda gateway: handler.delete(gateway, listed, REQUEST), CollectGateway)
+        return bool(await deleted)
+
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        await deployed(client, V1, labels=labels("7"))
+        (listed,) = await said(client, lambda gateway: gateway.list(), CollectGateway)
+        assert listed.etag == (await tag(client)).strip('"')
+        await deployed(client, V2, labels=labels(owner))
+        assert await deletes(client, listed) is not stays
+        assert bool(await status(client)) is stays
+        assert await deletes(client, listed) is not stays, "gone already, perhaps by a call of this very one"
+
+    run(settings, test)
+
+
+def test_our_client_says_what_it_looked_at(settings: Settings) -> None:
     async def test(client: Client, swarm: FakeSwarm) -> None:
         await deployed(client, V1)
         looked: Status = await said(client, lambda gateway: gateway.get("hello"))

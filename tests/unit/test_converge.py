@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from git_tar.converge import Report, Result, converge
+from git_tar.converge import Report, Result, Tidied, converge
 from git_tar.sdk.errors import Failed, Unavailable
 
 Stack = dict[str, str]  # function → content
@@ -24,6 +24,7 @@ class Model:
     cluster: Cluster = field(default_factory=dict)
     moves: Callable[[str], None] = lambda step: None
     broken: frozenset[str] = frozenset()
+    loses_answers: bool = False
     reports: list[Report] = field(default_factory=list)
 
     def head(self) -> str | None:
@@ -44,12 +45,12 @@ class Model:
                 results.append(Result(name, "ok"))
         return results
 
-    def finish(self, sha: str, keep: Sequence[str]) -> Sequence[str]:
+    def finish(self, sha: str, keep: Sequence[str]) -> Tidied:
         self.moves("finish")
-        gone = [name for name in self.cluster if name not in keep]
+        gone = tuple(name for name in self.cluster if name not in keep)
         for name in gone:
             del self.cluster[name]
-        return gone
+        return Tidied(gone, whole=not self.loses_answers)
 
     def report(self, report: Report) -> None:
         self.reports.append(report)
@@ -81,7 +82,7 @@ STEPS_OF_A_PASS = 7  # head, fetch, ship, ship, head, finish, head
 @pytest.mark.parametrize("target", ["two", "three"])
 def test_a_push_at_any_step_is_taken_along(step: int, target: str) -> None:
     """Flaw 10: a build that was overtaken stayed, or removed what the newer push added."""
-    model, counter = Model(COMMITS, "one"), itertools.count()
+    model, counter = Model(COMMITS, "one", {"z": ("zero", "z0")}), itertools.count()
 
     def move(name: str) -> None:
         if next(counter) == step:
@@ -113,13 +114,24 @@ def test_a_head_that_moved_is_followed_in_the_same_call() -> None:
     assert seen.count("finish") == 1, "a superseded pass collects nothing"
 
 
-def test_the_head_is_read_after_the_last_write() -> None:
-    model = Model(COMMITS, "one")
+@pytest.mark.parametrize(
+    ("left", "lost"), [({"z": ("zero", "z0")}, False), ({}, True)], ids=["removed", "answer lost"]
+)
+def test_the_head_is_read_after_the_last_write(left: Cluster, lost: bool) -> None:
+    model = Model(COMMITS, "one", left, loses_answers=lost)
     steps: list[str] = []
     model.moves = steps.append
     converge(model, 5)
-    assert steps[-1] == "head"
-    assert "head" in steps[steps.index("finish") + 1 :]
+    assert steps == ["head", "fetch", "ship", "ship", "head", "finish", "head"]
+
+
+def test_the_head_is_not_read_again_when_nothing_was_removed() -> None:
+    """What is pushed from then on is that push's to ship."""
+    model = Model(COMMITS, "one")
+    steps: list[str] = []
+    model.moves = steps.append
+    assert converge(model, 5).outcome == "ok"
+    assert steps == ["head", "fetch", "ship", "ship", "head", "finish"]
 
 
 def test_a_branch_that_never_rests_goes_back_to_the_queue() -> None:

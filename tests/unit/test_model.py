@@ -113,6 +113,7 @@ CASES = {
     "of-builder restarts": Case(replace(TWO_PUSHES, kinds=("builder",))),
     "a node dies with all that runs there": Case(NODE_DIES),
     "a node dies during a collection": Case(replace(RESTORED, kinds=("kill all",))),
+    "a collection is killed": Case(replace(RESTORED, kinds=("kill called",))),
     "a worker is killed over a broken version": Case(KILLED),
     "a worker is killed over a version that never gets ready": Case(
         replace(KILLED, script=(Event("one", "a1?"),))
@@ -222,27 +223,23 @@ Plant = Callable[[pytest.MonkeyPatch], None]
 
 def no_check_after_the_last_write(patch: pytest.MonkeyPatch) -> None:
     def once(branch: converge.Branch, rounds: int) -> converge.Report:
-        return converge._pass(branch, branch.head() or "")
+        shipped = converge._shipped(branch, branch.head() or "")
+        return converge._collected(branch, shipped)[0] if shipped.outcome == "ok" else shipped
 
     patch.setattr(converge, "converge", once)
 
 
-def the_check_comes_before_the_collection(patch: pytest.MonkeyPatch) -> None:
-    def checked_early(branch: converge.Branch, rounds: int) -> converge.Report:
-        for _ in range(rounds):
-            head = branch.head() or ""
-            results = branch.apply(head)
-            if branch.head() == head and all(result.ok for result in results):
-                branch.finish(head, [result.name for result in results])
-                return converge.Report(head, "ok")
-        raise AssertionError
+def no_check_after_a_removal(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(converge.Tidied, "has_written", False)
 
-    patch.setattr(converge, "converge", checked_early)
+
+def no_check_after_a_removal_whose_answer_was_lost(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(converge.Tidied, "has_written", property(lambda tidied: bool(tidied.removed)))
 
 
 def no_look_before_a_delete(patch: pytest.MonkeyPatch) -> None:
-    def delete(gateway: Gateway, name: str, request: object) -> bool:
-        gateway.delete(name)
+    def delete(gateway: Gateway, listed: Status, request: object) -> bool:
+        gateway.delete(listed.name)
         return True
 
     patch.setattr(garbage_collect.handler, "delete", delete)
@@ -296,7 +293,8 @@ def no_look_after_the_build(patch: pytest.MonkeyPatch) -> None:
 
 PLANTED = [
     (no_check_after_the_last_write, "two pushes in the same second"),
-    (the_check_comes_before_the_collection, "a revert restores a removed function"),
+    (no_check_after_a_removal, "a revert restores a removed function"),
+    (no_check_after_a_removal_whose_answer_was_lost, "a collection is killed"),
     (no_look_before_a_delete, "the old owner of a name still builds"),
     (rollback_without_the_nonce, "a version that starts at the second attempt"),
     (acknowledged_before_the_check, "a node dies with all that runs there"),

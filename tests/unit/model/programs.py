@@ -8,8 +8,9 @@ that ends in ":" tells two commits of one stack apart. The last character of a c
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from types import SimpleNamespace
@@ -147,12 +148,18 @@ class Branch:
             raise errors.Unavailable("; ".join(error.message for error in waiting))
         return [results[name] for name in stack(sha)]
 
-    def finish(self, sha: str, keep: Sequence[str]) -> Sequence[str]:
-        call = Collecting(f"{self.job}.{self.outside.invoked()}gc", self.repo, sha, tuple(keep))
-        error = failure("garbage-collect", self.outside.ask(Invoke((call,)))[0])
-        if error:
-            raise error
-        return ()
+    def finish(self, sha: str, keep: Sequence[str]) -> converge.Tidied:
+        error: errors.CloudError = errors.Unavailable("it was not sent")
+        for sent in range(SENDS):
+            call = Collecting(f"{self.job}.{self.outside.invoked()}gc", self.repo, sha, tuple(keep))
+            reply = self.outside.ask(Invoke((call,)))[0]
+            failed = failure("garbage-collect", reply)
+            if not failed:
+                return converge.Tidied(tuple(json.loads(reply.content)), whole=sent == 0)
+            error = failed
+            if not isinstance(error, errors.Unavailable):
+                break
+        raise error
 
     def report(self, report: converge.Report) -> None:
         """Nobody reads it here."""
@@ -224,10 +231,10 @@ class Collecting:
             "github", "d", repo.owner, repo.owner_id, repo.name, repo.id, self.keep, self.sha, "push"
         )
         try:
-            garbage_collect.handler.tidy(request, settings, Stage("ok"))
+            done = garbage_collect.handler.tidy(request, settings, Stage("ok"))
         except collect_errors.CloudError as error:
             return refusal(error)
-        return Reply(200)
+        return Reply(200, canonical(done["removed"]))
 
 
 @dataclass(frozen=True)
@@ -243,10 +250,6 @@ class Response:
     @property
     def content(self) -> bytes:
         return self.reply.content
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        return {"ETag": self.reply.tag}
 
     @property
     def ok(self) -> bool:
@@ -275,7 +278,7 @@ class Session:
         body = canonical(rest["json"]).decode() if "json" in rest else ""
         reply = Reply(503)
         for _ in range(1 + min(self.retries, 1)):
-            over = rest.get("headers", {}).get("If-Match", "")
+            over = rest.get("headers", {}).get("If-Match", "")[1:-1]
             reply = Outside.current.ask(Call(method, "/" + path, body, int(about), over))
             if reply.status not in errors.RETRIED:
                 break

@@ -22,7 +22,6 @@ class Reply:
 
     status: int
     content: bytes = b""
-    tag: str = ""
 
 
 @dataclass(frozen=True)

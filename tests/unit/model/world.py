@@ -108,6 +108,7 @@ class Scenario:
     functions, by ids.
 
     The kinds of faults. "kill": a worker dies, and whom it called goes on; "kill all": they die with it.
+    "kill called": only whom git-tar called may die.
     "cut": a caller, or the queue, takes a worker that goes on for dead. "builder": of-builder answers 503. Of
     a write: "502 applied", "200 lost", "late" (answered 502, and applied any time later), "lag" (reads show
     it any time later), "lists lag" (only lists do).
@@ -155,7 +156,7 @@ def _anonymous(live: Live) -> Live:
 
 
 @cache
-def status(live: Live) -> bytes:
+def status(live: Live, *, tagged: bool) -> bytes:
     fields = dict(parsed(live.spec))
     fields["name"] = fields.pop("service")
     more: dict[str, Any] = {"namespace": "openfaas-fn", "replicas": 0 if live.state == "gone" else 1}
@@ -163,12 +164,14 @@ def status(live: Live) -> bytes:
         more["availableReplicas"] = 1
     if live.state == "failed":
         more["failure"] = "exit status 1"
+    if tagged:
+        more["etag"] = live.spec
     return json.dumps({**fields, **more}).encode()
 
 
 @cache
-def listing(cluster: Cluster) -> bytes:
-    return b"[" + b",".join(status(live) for _, live in cluster) + b"]"
+def listing(cluster: Cluster, *, tagged: bool) -> bytes:
+    return b"[" + b",".join(status(live, tagged=tagged) for _, live in cluster) + b"]"
 
 
 def put(table: tuple[tuple[str, Any], ...], name: str, value: Any) -> Any:
@@ -396,11 +399,10 @@ class Outer:
 
     def _read(self, world: World, call: Call) -> Reply:
         if call.path == "/system/functions":
-            return Reply(200, listing(world.shown))
+            return Reply(200, listing(world.shown, tagged=self.scenario.tags))
         functions = dict(world.cluster if "lists lag" in self.scenario.kinds else world.shown)
         live = functions.get(call.path.rpartition("/")[2])
-        tag = live.spec if live and self.scenario.tags else ""
-        return Reply(200, status(live), tag) if live else Reply(404)
+        return Reply(200, status(live, tagged=self.scenario.tags)) if live else Reply(404)
 
     def _write(self, world: World, call: Call) -> tuple[World, Reply]:
         """As the gateway does it: PUT replaces, POST creates, neither waits for what was started."""
@@ -487,7 +489,7 @@ class Outer:
                 orphan = None if "kill all" in kinds else child._replace(parent="")
                 gone = replace_worker(gone, child, orphan)
             yield f"{worker.name}: kill -9", gone
-        elif "kill" in kinds and not isinstance(worker.node.program, Job):
+        elif {"kill", "kill called"} & {*kinds} and not isinstance(worker.node.program, Job):
             yield f"{worker.name}: kill -9", answer_parent(gone, worker, Reply(502))
         if "cut" in kinds:
             if is_job and worker.delivery:
