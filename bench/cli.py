@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 
 from . import collect, context, fetch, growth, live, measure, memory, proxy, results, webhook
-from .measure import REPEAT, Measure, Row
+from .measure import QUICK_REPEAT, REPEAT, Measure, Row
 
 MODULES = (live, fetch, context, memory, webhook, collect, proxy)
 MEASURES: Mapping[str, Measure] = {each.name: each for module in MODULES for each in module.MEASURES}
@@ -43,17 +43,22 @@ Only by its name, some 15 minutes on the running cloud
 @click.option(
     "--results", "page", type=click.Path(dir_okay=False, path_type=Path), help="Write the Markdown."
 )
-@click.option("--repeat", default=REPEAT, show_default=True, help="Turns of each row.")
+@click.option(
+    "--repeat",
+    type=click.IntRange(1),
+    help=f"Turns of each row.  [default: {REPEAT}, of quick rows {QUICK_REPEAT}]",
+)
 def main(
-    names: tuple[str, ...], out: Path | None, compare: Path | None, page: Path | None, repeat: int
+    names: tuple[str, ...], out: Path | None, compare: Path | None, page: Path | None, repeat: int | None
 ) -> None:
     """Measure ours beside the tools underneath, in turn, on this machine."""
     before = measure.load(compare) if compare else None
     console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     rows: list[Row] = []
     for name in [name for name in names or MEASURES if name in MEASURES]:
+        each = MEASURES[name]
         with console.status(name):
-            rows.append(measure.row(MEASURES[name], MEASURES[name].take(repeat)))
+            rows.append(measure.row(each, each.take(repeat or each.repeat)))
         console.print(f"{name}: {rows[-1].ratio:.3g}, goal {rows[-1].goal:g}")
         if out:
             measure.save(rows, out)

@@ -17,7 +17,7 @@ from git_tar.mirrors import Mirrors
 from git_tar.sdk.settings import Settings
 
 from . import served
-from .measure import Measure, Samples, interleaved, seconds
+from .measure import QUICK_REPEAT, Measure, Samples, interleaved, seconds
 from .repositories import committed, git
 
 _COMMITS, _FILES, _FILE_BYTES = 2000, 100, 50 * 1024
@@ -134,6 +134,7 @@ MEASURES = (
         "s",
         1.2,
         _fetch,
+        repeat=QUICK_REPEAT,
     ),
     Measure("fetch_large_bytes", "the same, on the wire", "a full clone", "KiB", 0.01, _bytes),
 )

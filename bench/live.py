@@ -13,7 +13,7 @@ from sdk.settings import Settings
 from . import cloud as clouds
 from .byhand import ByHand, by_hand
 from .cloud import Author, Cloud, Event, handler, stack, until_answers
-from .measure import Measure, Samples, interleaved, seconds
+from .measure import QUICK_REPEAT, Measure, Samples, interleaved, seconds
 
 _MANY = tuple(f"f{number:02}" for number in range(20))
 _REPOSITORIES, _PUSHES = 12, 60
@@ -280,6 +280,7 @@ MEASURES = (
         3,
         _nothing_changed,
         needs_cloud=True,
+        repeat=QUICK_REPEAT,
     ),
     Measure(
         "burst",

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 from rich.table import Table
 
-REPEAT = 5
+REPEAT, QUICK_REPEAT = 5, 15
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Measure:
-    """A row that can be measured: `take` gets how often."""
+    """A row that can be measured: `take` gets how often, by default `repeat`."""
 
     name: str
     what: str
@@ -34,6 +34,7 @@ class Measure:
     goal: float
     take: Callable[[int], Samples]
     needs_cloud: bool = False
+    repeat: int = REPEAT
 
 
 @dataclass(frozen=True)
