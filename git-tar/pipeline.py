@@ -138,7 +138,7 @@ class Pipeline:
 
         answer = persistently(hand_over, self._seconds(FINISH_SECONDS))
         removed = messages.decode(answer, _Finished).removed
-        return Tidied(removed, whole=next(tries) == 1)
+        return Tidied(removed, whole=next(tries) == 1)  # a try without an answer may have removed more
 
     def report(self, report: Report) -> None:
         """Print the record of what became of the commit, and remember a head that failed."""
