@@ -241,18 +241,19 @@ CHECKED_OUT = ["ls-tree", "read-tree"]
 
 
 def test_a_push_runs_no_more_of_git_than_it_needs(cloud: Cloud, calls_of_git: list[str]) -> None:
-    """The head is asked for before the fetch, before what left is removed, and after the last write."""
+    """The head is asked for before the fetch, after the last deploy, and after something was removed."""
 
-    def push(files: dict[str, str]) -> list[str]:
+    def push(files: dict[str, str], *, looks: int = 1) -> list[str]:
         sha = cloud.origin.commit(files)
         calls_of_git.clear()
         assert cloud.push(sha)[0] == 200
-        assert (calls_of_git[0], calls_of_git[-2:]) == ("ls-remote", ["ls-remote"] * 2)
-        return calls_of_git[1:-2]
+        assert (calls_of_git[0], calls_of_git[-looks:]) == ("ls-remote", ["ls-remote"] * looks)
+        return calls_of_git[1:-looks]
 
     assert push(files("one")) == ["init", "fetch", *CHECKED_OUT]
     assert push({"one/handler.py": HANDLER + "# 2"}) == ["fetch", *CHECKED_OUT]
+    assert push(files("two"), looks=2) == ["fetch", *CHECKED_OUT]
     sha = cloud.origin.git("rev-parse", "HEAD")
     calls_of_git.clear()
     cloud.push(sha)
-    assert calls_of_git == ["ls-remote", *CHECKED_OUT, "ls-remote", "ls-remote"]
+    assert calls_of_git == ["ls-remote", *CHECKED_OUT, "ls-remote"]
