@@ -157,10 +157,9 @@ def _remove_all(client: docker.DockerClient, state: State) -> None:
 
 def _remove_containers(client: docker.DockerClient, state: State) -> None:
     ours = f"{LABEL}=1"
-    # Others may end meanwhile, of themselves.
+    # Others may end meanwhile, of themselves, and the engine may be removing one just now.
     for container in client.containers.list(all=True, filters={"label": ours}, ignore_removed=True):
-        with suppress(docker.errors.NotFound):
-            container.remove(force=True, v=True)
+        removed(partial(container.remove, force=True, v=True))
     engine.leave_swarm(client, state)  # its networks go with it
     firewall.remove()
     for name in (FUNCTIONS_NETWORK, SYSTEM_NETWORK):

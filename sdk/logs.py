@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Mapping
 from contextvars import ContextVar
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from .errors import CloudError, Misconfigured
+from .lines import STDERR
 from .masking import masked
 from .settings import Logging, read
 from .telling import told
@@ -51,9 +51,9 @@ def refused(function: str, error: CloudError, trace: str = "") -> None:
     if settings().log_format == "text":
         about = f" (call {CALL.get()})" if CALL.get() else ""
         said = json.dumps(error.message[:MESSAGE_LENGTH])
-        _say(f"{function}: {alarm}{error.status} {error.code}: {said}{about}")
+        STDERR.put(f"{function}: {alarm}{error.status} {error.code}: {said}{about}")
         for line in trace.splitlines():
-            _say(f"{function}: | {plain(line)}")
+            STDERR.put(f"{function}: | {plain(line)}")
         return
     _say_json(
         function,
@@ -68,7 +68,7 @@ def refused(function: str, error: CloudError, trace: str = "") -> None:
 def noted(source: str, message: str) -> None:
     """Log what concerns no single call."""
     if settings().log_format == "text":
-        _say(f"{source}: {plain(message)}")
+        STDERR.put(f"{source}: {plain(message)}")
     else:
         _say_json(source, message)
 
@@ -80,9 +80,11 @@ def beside(record: Record) -> None:
     commit = f"{record.owner}/{record.repo}@{record.sha[:10]}".strip("/@")
     call = f", call {record.call}" if record.call else ""
     subject = f"{record.function or record.stage}: {plain(told(record))}"
-    _say(f"{record.at} {commit} {subject} ({record.seconds:.1f} s, delivery {plain(record.delivery)}{call})")
+    STDERR.put(
+        f"{record.at} {commit} {subject} ({record.seconds:.1f} s, delivery {plain(record.delivery)}{call})"
+    )
     for line in record.log:
-        _say(f"  | {plain(line)}")
+        STDERR.put(f"  | {plain(line)}")
 
 
 def plain(text: str) -> str:
@@ -93,9 +95,4 @@ def plain(text: str) -> str:
 def _say_json(source: str, message: str, **more: object) -> None:
     at = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
     rows = {"at": at, "from": source, **more, "message": message}
-    _say(json.dumps({name: value for name, value in rows.items() if value}))
-
-
-def _say(line: str) -> None:
-    # One write: lines of several threads must not mix.
-    print(line + "\n", end="", file=sys.stderr, flush=True)
+    STDERR.put(json.dumps({name: value for name, value in rows.items() if value}))

@@ -18,6 +18,7 @@ import msgspec
 from . import audit, logs, naming
 from .errors import CloudError, Refused, Superseded, Unavailable
 from .kinds import studied
+from .lines import STDOUT
 from .masking import masked
 
 LOG_BYTES = 8_000
@@ -159,8 +160,7 @@ def emit(name: str, subject: Subject, function: str, told: Stage, seconds: float
         call=logs.CALL.get(),
     )
     line = msgspec.json.encode(record)
-    # One write: lines of several threads must not mix.
-    print(line.decode() + "\n", end="", flush=True)
+    STDOUT.put(line.decode())
     logs.beside(record)
     if url := logs.settings().audit_url:
         audit.send(url, line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,19 @@ SHARED = ROOT.parent / "shared"
 
 stage()
 
+# How fast an example is says more about the machine than about us.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 # `make fuzz`: the same properties with very many examples.
 settings.register_profile("fuzz", max_examples=20_000, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@pytest.fixture
+def rotating(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A secret that was changed is read at the next look, not after a moment; by every copy of the sdk."""
+    for name, module in list(sys.modules.items()):
+        if name.endswith("sdk.secrets"):
+            monkeypatch.setattr(module, "LOOK_SECONDS", 1e-9)
 
 
 @pytest.fixture

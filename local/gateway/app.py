@@ -34,7 +34,8 @@ from .settings import Settings
 from .swarm import Swarm
 
 IMAGE_LABEL = "com.openfaas.cloud.built"
-_PRUNE_SECONDS = 1800
+# After its start: one that is restarted now and then gets to it, too.
+_FIRST_PRUNE_SECONDS, _PRUNE_SECONDS = 60, 1800
 _DEPLOY_BYTES = 1024**2
 _WAIT = re.compile(r"\bwait=([0-9]{1,4})\b")
 _LONGEST_WAIT_SECONDS = 25
@@ -247,10 +248,11 @@ def _over(request: web.Request) -> frozenset[str]:
 
 async def _prune(swarm: Swarm) -> None:
     """Images that were built here and are no longer used go, so that the disk stays bounded."""
+    await asyncio.sleep(_FIRST_PRUNE_SECONDS)
     while True:
-        await asyncio.sleep(_PRUNE_SECONDS)
         with suppress(GatewayError):
             await swarm.prune_images(IMAGE_LABEL)
+        await asyncio.sleep(_PRUNE_SECONDS)
 
 
 @web.middleware

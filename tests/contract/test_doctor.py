@@ -195,6 +195,7 @@ def test_what_is_scaled_to_zero_is_no_fault(there: Installation) -> None:
     assert [line for line in lines if "can't be seen from here: whether the nodes can pull: all" in line]
 
 
+@pytest.mark.usefixtures("rotating")
 def test_a_secret_that_is_missing(there: Installation) -> None:
     there.gateway.secrets.remove("builder-secret")
     there.finds("builder-secret is there, but the gateway does not list it")

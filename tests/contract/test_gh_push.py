@@ -86,6 +86,7 @@ def test_without_the_secret_everything_is_refused(gateway: FakeGateway, secret_f
     assert not gateway.calls
 
 
+@pytest.mark.usefixtures("rotating")
 def test_the_secret_of_github_yml_works_and_a_file_wins(
     gateway: FakeGateway, secret_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -135,6 +135,7 @@ def test_no_function_has_a_service_worker_which_would_answer_for_all(settings: S
     run(settings, test)
 
 
+@pytest.mark.usefixtures("rotating")
 @pytest.mark.parametrize("header", ["Basic", "Basic !!!", "Basic é", "Bearer x", "Basic " + "A" * 5])
 def test_what_is_no_credential_is_401(header: str, settings: Settings, secret_folder: Path) -> None:
     async def test(client: Client, swarm: FakeSwarm) -> None:

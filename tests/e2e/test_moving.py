@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
@@ -87,7 +88,9 @@ def script(machine: Machine, program: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def before(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Repository]]:
+def before(
+    cloud: Cloud, engine: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Path, Repository]]:
     """The running cloud, with all that it can have, and its backup in the middle of a push."""
     folder = tmp_path_factory.mktemp("moving")
     cloud.cli("secret", "set", OWNER, "word", stdin=SECRET)
@@ -106,19 +109,24 @@ def before(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
     late = Repository(cloud, folder / "late", OWNER, "late")
     late.commit(
         {
-            "stack.yml": stack("late", build_args="{ADDITIONAL_PACKAGE: file less}"),
-            "late/handler.py": handler("at last"),
+            "stack.yml": stack("late"),
+            "late/handler.py": handler("at last") + f"# {uuid.uuid4()}: no run before has built it\n",
             "late/requirements.txt": "",
         }
     )
     cloud.gateway.queue(ABSENT, b"body", {"X-GitHub-Delivery": "kept"}, 5)
     assert repo.push()[0] == 0
-    pushing = late.start_push()
-    assert pushing.stderr
-    for line in pushing.stderr:
-        if "fetched in" in line:  # now it is being built
-            break
-    done = cloud.cli("backup", str(folder / "backup"))
+    builder = engine.containers.get("openfaas-cloud-of-builder")
+    builder.pause()  # what is being built is not built before the backup ends
+    try:
+        pushing = late.start_push()
+        assert pushing.stderr
+        for line in pushing.stderr:
+            if "fetched in" in line:
+                break
+        done = cloud.cli("backup", str(folder / "backup"))
+    finally:
+        builder.unpause()
     assert done.returncode == 0, done.stdout + done.stderr
     pushing.communicate(timeout=300)
     assert pushing.returncode == 0, "a push was kept from its end by the backup"

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sdk import logs, records
 from sdk.edge import Answer, function
 from sdk.errors import CloudError, Misconfigured, Refused
+from sdk.lines import STDERR
 from sdk.records import Record, Stage, Subject
 
 SUBJECT = Subject("d-1", "alice", "shop", "a" * 40)
@@ -92,7 +93,7 @@ def test_what_an_author_wrote_passes_for_no_record(log_format: str, said: str) -
     with pytest.MonkeyPatch.context() as patch:
         lines: list[str] = []
         patch.setenv("log_format", log_format)
-        patch.setattr(logs, "_say", lines.append)
+        patch.setattr(STDERR, "put", lines.append)
         logs.refused("f", CloudError(said), trace=said)
         logs.noted("f", said)
         logs.beside(Record("t", said, "alice", "shop", "s", "f", "build", "failed", 1, said, [said]))

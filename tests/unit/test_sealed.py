@@ -54,6 +54,7 @@ def test_the_envelope_has_the_recorded_shape() -> None:
     assert len(shape["key_id"]) == len(KEY.describe()["key_id"]) == 8
 
 
+@pytest.mark.usefixtures("rotating")
 def test_the_key_is_a_secret_or_made_for_this_life(tmp_path: Path) -> None:
     assert Key.read(str(tmp_path)).public != Key.read(str(tmp_path)).public
     (tmp_path / "builder-private-key").write_bytes(base64.b64encode(bytes(KEY.private)) + b"\n")

@@ -100,6 +100,7 @@ def test_a_key_that_is_none_says_where_to_find_it(key: str) -> None:
         sealing.seal(key, "db", "x", HOME)
 
 
+@pytest.mark.usefixtures("rotating")
 def test_the_key_is_rotated_line_by_line(tmp_path: Path) -> None:
     old, new = PrivateKey.generate(), PrivateKey.generate()
     assert SealKeys.find(str(tmp_path)) is None
