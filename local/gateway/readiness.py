@@ -22,6 +22,7 @@ DEATHS = 2  # exits before a new version is given up: one may be bad luck
 _LOOK_SECONDS, _WATCH_SECONDS = 0.1, 0.4
 _PROBE_SECONDS = 0.03  # between two questions to a task, which cost much less
 _PROBE_TIMEOUT = aiohttp.ClientTimeout(total=2, sock_connect=0.5)
+_NO_IMAGE = "No such image"
 # What a replica is: ready for calls, there but not ready for them, or not to be connected to.
 _READY, _BUSY, _ABSENT = "ready", "busy", "absent"
 
@@ -128,7 +129,10 @@ def _forgive(generation: Generation, tasks: list[Task]) -> None:
 
 def _check_deaths(tasks: list[Task], limit: int) -> None:
     dead = [task for task in tasks if task.died]
-    if any(task.state == "rejected" for task in dead) or len(dead) >= limit:
+    # What can't be started is given up at once. An image may be removed just before it is needed: the next
+    # task fetches it again.
+    hopeless = any(task.state == "rejected" and _NO_IMAGE not in task.error for task in dead)
+    if hopeless or len(dead) >= limit:
         last = dead[0]
         code = "" if last.exit_code is None else f"exit status {last.exit_code}"
         raise GivenUp(last.error or code or f"it ended ({last.state})")

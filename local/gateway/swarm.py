@@ -198,8 +198,10 @@ class Swarm:
         return True
 
     async def prune_images(self, label: str) -> None:
-        """Remove images of ours that no container uses and that are older than an hour."""
-        await self._call(self._api.prune_images, filters={"dangling": False, "until": "1h", "label": label})
+        """Remove images of ours that no container uses: all of them are older than any pause, for they are
+        dated 1980 (`SOURCE_DATE_EPOCH`). One that is needed just then is fetched again.
+        """
+        await self._call(self._api.prune_images, filters={"dangling": False, "label": label})
 
     async def _call(self, function: Any, *arguments: Any, **named: Any) -> Any:
         try:

@@ -26,6 +26,8 @@ from .fakes import Answer, Server
 class Behaviour:
     """How the tasks of an image behave; `early_exits` of them lie behind the one that runs.
 
+    So do as many that were rejected as their image was `removed` from under them.
+
     Of a death after `dies_after`, Swarm says nothing for `late`; with it, the task's port is closed at once.
     """
 
@@ -34,6 +36,7 @@ class Behaviour:
     dies_after: float | None = None
     late: float = 0.0
     rejected: str = ""
+    removed: int = 0
     answer: Callable[[web.Request], Awaitable[web.StreamResponse]] | None = None
     ready_paths: Sequence[str] = ("/_/ready",)
 
@@ -147,9 +150,9 @@ class FakeSwarm:
     def _states(self, service: Service) -> list[Task]:
         behaviour, age = service.behaviour, asyncio.get_running_loop().time() - service.started
         if behaviour.rejected:
-            return [Task("rejected", behaviour.rejected, None, "", "shutdown")]
+            return [_rejected(behaviour.rejected)] * (1 + int(age / 0.05))
         dead = [Task("failed", "task: non-zero exit (1)", 1, "", "shutdown")]
-        history = dead * behaviour.early_exits
+        history = dead * behaviour.early_exits + [_rejected("No such image: x")] * behaviour.removed
         if behaviour.dies_after is not None and age > behaviour.dies_after + behaviour.late:
             return dead * (1 + int(age / (behaviour.dies_after + 0.05))) + history
         alive = Task("running", "", None, service.generation.service, "running")
@@ -232,3 +235,7 @@ class Resolver(AbstractResolver):
 
     async def close(self) -> None:
         pass
+
+
+def _rejected(error: str) -> Task:
+    return Task("rejected", error, None, "", "shutdown")

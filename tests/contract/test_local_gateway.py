@@ -360,6 +360,15 @@ def test_what_ended_with_the_engine_is_no_death_of_a_version_that_is_new(setting
     asyncio.run(whole())
 
 
+def test_an_image_that_was_removed_just_before_it_was_needed_is_fetched_again(settings: Settings) -> None:
+    async def test(client: Client, swarm: FakeSwarm) -> None:
+        swarm.behaviours[V1] = Behaviour(removed=1, ready_after=0.2)
+        await deployed(client)
+        assert await text_of(client) == (200, V1)
+
+    run(settings, test)
+
+
 def test_a_task_that_the_engine_gave_up_with_itself_is_no_death() -> None:
     canceled = Task("rejected", "rpc error: code = Canceled desc = context canceled", None, "", "shutdown")
     assert not canceled.died
