@@ -198,10 +198,20 @@ class Swarm:
         return True
 
     async def prune_images(self, label: str) -> None:
-        """Remove images of ours that no container uses: all of them are older than any pause, for they are
-        dated 1980 (`SOURCE_DATE_EPOCH`). One that is needed just then is fetched again.
+        """Remove images of ours that neither a container nor a service has.
+
+        The engine's own prune forgets the names of what runs, too, if it runs by tag and digest; and to it
+        ours are older than any pause, for they are dated 1980 (`SOURCE_DATE_EPOCH`).
         """
-        await self._call(self._api.prune_images, filters={"dangling": False, "label": label})
+        containers = await self._call(self._api.containers, all=True)
+        services = await self._call(self._api.services)
+        used = {container["ImageID"] for container in containers}
+        wanted = {_digest(service["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"]) for service in services}
+        for image in await self._call(self._api.images, filters={"label": label}):
+            names = {image["Id"], *map(_digest, image["RepoDigests"] or ())}
+            if image["Id"] not in used and wanted.isdisjoint(names):
+                with suppress(GatewayError):  # the others go nevertheless
+                    await self._call(self._api.remove_image, image["Id"], force=True)
 
     async def _call(self, function: Any, *arguments: Any, **named: Any) -> Any:
         try:
@@ -300,3 +310,7 @@ def _task(row: Mapping[str, Any], network: str) -> Task:
         id=row["ID"],
         is_made=bool(container.get("ContainerID")) and status["State"] not in _BEFORE_START,
     )
+
+
+def _digest(image: str) -> str:
+    return image.rpartition("@")[2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -12,9 +13,11 @@ from pathlib import Path
 import pytest
 import requests
 
-from local.gateway.swarm import FUNCTION, LIVE, STATE
+from local.gateway.app import IMAGE_LABEL
+from local.gateway.settings import Settings
+from local.gateway.swarm import FUNCTION, LIVE, STATE, Swarm
 from local.state import State
-from sdk import secrets, signature
+from sdk import naming, secrets, signature
 from sdk.builder import Builder
 
 from .cloud import Caller, Cloud, Repository, execute, handler, stack, until
@@ -44,6 +47,42 @@ def test_up_again_is_quick_and_breaks_nothing(cloud: Cloud) -> None:
     assert "Your function is live" in done.stderr
     assert containers(cloud) == before
     assert {status for status, _ in caller.answers} == {200}
+
+
+def test_images_that_nothing_has_are_removed_and_no_others(cloud: Cloud, repository: Make) -> None:
+    """Also the image of a function that sleeps stays: nothing has it but its service."""
+    repo = repository()
+    images = []
+    for text in ("one", "two"):
+        repo.functions(hello=text, idle="idle")
+        assert repo.push()[0] == 0
+        images.append(image_of(cloud, repo.service("hello")))
+    scale(cloud, repo.service("idle"), 0)
+    until(lambda: len(containers_of(cloud, repo.service("hello"))) == 1, what="the end of the old version")
+    until(lambda: not containers_of(cloud, repo.service("idle")), what="its sleep")
+    deployed = {image_of(cloud, name) for name in (*cloud.names(), *naming.PIPELINE)}
+    before = here(cloud)
+    asyncio.run(Swarm(Settings()).prune_images(IMAGE_LABEL))
+    assert images[0] not in here(cloud)
+    assert {images[1], image_of(cloud, repo.service("idle"))} <= before & deployed <= here(cloud)
+    assert repo.call("idle") == (200, "idle")
+
+
+def image_of(cloud: Cloud, service: str) -> str:
+    """The digest of what is deployed."""
+    status = cloud.gateway.get(service)
+    assert status
+    return status.image.rpartition("@")[2]
+
+
+def here(cloud: Cloud) -> set[str]:
+    """The digests of the images that the engine has."""
+    names = [name for image in cloud.engine.images.list() for name in image.attrs["RepoDigests"]]
+    return {name.rpartition("@")[2] for name in names}
+
+
+def containers_of(cloud: Cloud, service: str) -> list[object]:
+    return list(cloud.engine.containers.list(all=True, filters={"label": f"{FUNCTION}={service}"}))
 
 
 def test_the_gateway_forgets_nothing_when_it_is_killed(cloud: Cloud, repository: Make) -> None:
