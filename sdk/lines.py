@@ -1,7 +1,7 @@
 """Whole lines on stdout and stderr, by any number of threads, none of which waits for another's.
 
 A lock that is held while a line is written makes threads queue: who has it comes back from the system and
-waits for Python's own lock first. That took half of gh-push's pace.
+waits for Python's own lock first. With eight clients that took a third of gh-push's pace.
 """
 
 from __future__ import annotations
